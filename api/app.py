@@ -1,0 +1,80 @@
+"""The app factory: parts loaded and warmed in the lifespan, closed at its end."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import torch
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from api import errors, routes, state
+from api.middleware import BodyLimit, RequestContext, add_request_id
+from recsys.errors import RecsysError
+from recsys.recommend.people import PeopleQuery, recommend_people
+from recsys.recommend.places import PlaceQuery, recommend_places
+from recsys.settings import Settings
+
+_LOG = structlog.get_logger("api")
+
+
+def create_app(settings: Settings, *, ready: state.State | None = None) -> FastAPI:
+    """Build the app.
+
+    Args:
+        settings: where things are.
+        ready: parts made elsewhere, instead of the live version's.
+    """
+    configure_logs()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        held = ready or await state.load(settings)
+        app.state.recsys = held
+        torch.set_num_threads(1)  # a request scores one small batch: more threads only wait for each other
+        await _warm(held)
+        yield
+        await held.close()
+
+    app: FastAPI = FastAPIOffline(
+        title="recsys",
+        summary="Places to go, and people to go with.",
+        version="0.1.0",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.include_router(routes.router)
+    errors.add_handlers(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestContext)
+    return app
+
+
+async def _warm(held: state.State) -> None:
+    """One request of each kind, so that the first user does not pay for lazy loading."""
+    engine = held.engine
+    if engine is None:
+        _LOG.warning("nothing is published yet: run `recsys publish`")
+        return
+    try:
+        await recommend_places(engine, PlaceQuery(0), held.now())
+        await recommend_people(engine, PeopleQuery(0), held.now())
+    except RecsysError as error:
+        _LOG.warning("not warm", error=type(error).__name__, detail=str(error))
+    _LOG.info("serving", model_version=engine.version)
+
+
+def configure_logs() -> None:
+    """JSON lines on standard output, each with the request's id."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            add_request_id,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,80 @@
+"""Errors → answers. The one place with status codes; what was not raised on purpose never tells its text."""
+
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from api.middleware import request_id
+from api.schemas import FieldError, Problem
+from recsys.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    NotFound,
+    NotReady,
+    RecsysError,
+    Unavailable,
+)
+
+_LOG = structlog.get_logger("api")
+_RETRY_AFTER_S = "1"
+_STATUS: tuple[tuple[type[RecsysError], int], ...] = (
+    (NotFound, 404),
+    (Unavailable, 503),
+    (NotReady, 503),
+    (ConfigError, 500),
+    (DataError, 500),
+    (ArtifactError, 500),
+    (RecsysError, 500),
+)
+
+
+def problem(
+    status: int, detail: str, *, errors: list[FieldError] | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """One error answer."""
+    body = Problem(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id.get(), errors=errors or []
+    )
+    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Map every error that a route raises on purpose; `api.middleware` answers for the rest."""
+    app.add_exception_handler(RecsysError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _ours(_: Request, error: Exception) -> JSONResponse:
+    status = next(code for kind, code in _STATUS if isinstance(error, kind))
+    if status == 500:
+        _LOG.error("unexpected", exc_info=error)
+        return unexpected()
+    headers = {"Retry-After": _RETRY_AFTER_S} if status == 503 else None
+    if status == 503:
+        _LOG.warning("unavailable", error=type(error).__name__, detail=str(error))
+    return problem(status, str(error), headers=headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = []
+    for e in error.errors():
+        where = [str(part) for part in e["loc"] if part != "body"] or ["body"]
+        errors.append(FieldError(field=".".join(where), message=str(e["msg"])))
+    return problem(422, f"{errors[0].field}: {errors[0].message}", errors=errors)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}) or None)
+
+
+def unexpected() -> JSONResponse:
+    """The answer to what nobody foresaw."""
+    return problem(500, "something went wrong here; the request id finds it in the log")

@@ -1,0 +1,104 @@
+"""Around every request: an id in answer and log, one access line, and a limit on the body. Plain ASGI."""
+
+import re
+import time
+import uuid
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+MAX_BODY_BYTES: Final = 64 * 1024
+_SANE_ID: Final = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_LOG = structlog.get_logger("access")
+
+
+class RequestContext:
+    """Give each request an id: the caller's `X-Request-ID` if it is sane, else a new one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        token = request_id.set(given if _SANE_ID.match(given) else uuid.uuid4().hex)
+        start = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id.get()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001 - the last handler there is: logged whole, answered without its text
+            _LOG.error("unexpected", exc_info=error)
+            if not status:
+                from api.errors import unexpected
+
+                await unexpected()(scope, receive, send_with_id)
+        finally:
+            ms = round((time.perf_counter() - start) * 1e3, 2)
+            _LOG.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)
+            request_id.reset(token)
+
+
+class BodyLimit:
+    """Refuse a body over `MAX_BODY_BYTES` with 413, stated or streamed, before anything reads it whole."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        chunks, size, more = [], 0, True
+        stated = Headers(scope=scope).get("content-length", "0")
+        if stated.isdigit() and int(stated) > MAX_BODY_BYTES:
+            await self._refuse(scope, receive, send)
+            return
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            more = message.get("more_body", False)
+            if size > MAX_BODY_BYTES:
+                await self._refuse(scope, receive, send)
+                return
+        body: Message | None = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+
+        async def replay() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()
+            message, body = body, None
+            return message
+
+        await self._app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from api.errors import problem
+
+        await problem(413, f"the body must be at most {MAX_BODY_BYTES} bytes")(scope, receive, send)
+
+
+def add_request_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Structlog processor: every line of a request carries its id."""
+    event.setdefault("request_id", request_id.get())
+    return event

@@ -1,0 +1,112 @@
+"""The endpoints, thin: a request's fields in, an answer's fields out."""
+
+import asyncio
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
+
+from api.middleware import request_id
+from api.page import welcome
+from api.schemas import (
+    Health,
+    PeopleRecommendation,
+    PeopleRecommendationRequest,
+    PeopleRecommendationResponse,
+    PlaceRecommendation,
+    PlaceRecommendationRequest,
+    PlaceRecommendationResponse,
+    Problem,
+    Ready,
+    Root,
+)
+from api.state import State
+from recsys.recommend.people import PeopleQuery, recommend_people
+from recsys.recommend.places import PlaceQuery, recommend_places
+
+_PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    404: _PROBLEM | {"description": "no such user, place or city"},
+    413: _PROBLEM | {"description": "the body is too large"},
+    422: _PROBLEM | {"description": "a field is out of its range"},
+    503: _PROBLEM | {"description": "a store does not answer, or nothing is published yet"},
+}
+_LINKS = {"docs": "/docs", "ready": "/ready", "health": "/health", "openapi": "/openapi.json"}
+
+router = APIRouter()
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.recsys
+    return state
+
+
+Live = Annotated[State, Depends(_state)]
+
+
+@router.get("/", response_model=Root, tags=["about"])
+async def root(request: Request, state: Live) -> Any:
+    """What this is and where to go; a page for browsers, JSON for everyone else."""
+    engine = state.engine
+    body = Root(
+        name="recsys", version=version("recsys"), model_version=engine.version if engine else None, links=_LINKS
+    )
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(welcome(body, engine.gazetteer.cities if engine else {}))
+    return body
+
+
+@router.get("/health", tags=["about"])
+async def health() -> Health:
+    """The process is alive."""
+    return Health(status="alive")
+
+
+@router.get("/ready", responses={503: ERRORS[503]}, tags=["about"])
+async def ready(state: Live) -> Ready:
+    """A version is loaded, and the online store and the index answer; 503 names what does not."""
+    engine = state.require()
+    await asyncio.to_thread(engine.features.ping)
+    await engine.index.vectors("users", [0])
+    parts = {"online_store": "answers", "index": "answers", "model": "loaded"}
+    return Ready(status="ready", model_version=engine.version, parts=parts)
+
+
+@router.post("/recommend/places", responses=ERRORS, tags=["recommend"])
+async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommendationResponse:
+    """Places of one city for one user, best first, with reasons."""
+    engine = state.require()
+    query = PlaceQuery(
+        body.user_id, body.city_id, body.time_slot, tuple(dict.fromkeys(body.desired_categories or ())), body.top_k
+    )
+    answer = await recommend_places(engine, query, state.now())
+    return PlaceRecommendationResponse(
+        recommendations=[PlaceRecommendation(**vars(r)) for r in answer.recommendations],
+        city_id=answer.city_id,
+        city_name=answer.city_name,
+        model_version=engine.version,
+        request_id=request_id.get(),
+    )
+
+
+@router.post("/recommend/people", responses=ERRORS, tags=["recommend"])
+async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecommendationResponse:
+    """People of one city for one user to go with, best first, with reasons."""
+    engine = state.require()
+    query = PeopleQuery(
+        body.user_id,
+        body.city_id,
+        body.target_place_id,
+        tuple(dict.fromkeys(body.activity_tags or ())),
+        body.time_slot,
+        body.top_k,
+    )
+    answer = await recommend_people(engine, query, state.now())
+    return PeopleRecommendationResponse(
+        recommendations=[PeopleRecommendation(**vars(r)) for r in answer.recommendations],
+        city_id=answer.city_id,
+        city_name=answer.city_name,
+        model_version=engine.version,
+        request_id=request_id.get(),
+    )

@@ -1,0 +1,1 @@
+"""One module a job, thin; `cli` is the `recsys` command."""

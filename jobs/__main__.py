@@ -1,0 +1,5 @@
+"""`python -m jobs` is `recsys`."""
+
+from jobs.cli import main
+
+main()

@@ -1,0 +1,143 @@
+"""The `recsys` command. A job is imported only when it runs: Feast and Great Expectations take seconds to import."""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from jobs.report import Report
+from recsys.errors import RecsysError
+from recsys.settings import Settings
+
+app = typer.Typer(
+    name="recsys",
+    help="Places to go, and people to go with: data to served recommendations, one command a stage.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
+
+
+def _job(name: str, as_json: bool, module: str | None = None, function: str = "run", **options: Any) -> None:
+    settings = Settings()
+    report = Report(name, settings.reports, Console(stderr=True, quiet=as_json))
+    run: Callable[..., None] = getattr(importlib.import_module(f"jobs.{module or name}"), function)
+    run(settings, report, **options)
+    content = report.finish()
+    if as_json:
+        typer.echo(json.dumps(content, indent=2, default=str))
+    else:
+        report.show(content)
+
+
+@app.command()
+def generate(
+    force: Annotated[bool, typer.Option("--force", help="Generate again what is already there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the synthetic city world (RECSYS_PRESET, RECSYS_USERS, RECSYS_PLACES, RECSYS_SEED)."""
+    _job("generate", as_json, force=force)
+
+
+@app.command()
+def validate(as_json: AsJson = False) -> None:
+    """Pass landed tables through the quality gate: accepted to the lake, rejected to quarantine."""
+    _job("validate", as_json)
+
+
+@app.command()
+def materialize(
+    until: Annotated[datetime | None, typer.Option(help="As of this midnight, UTC; default: end of the data.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the feature views, `feast apply`, and fill the online store."""
+    _job("materialize", as_json, until=until)
+
+
+@app.command()
+def train(as_json: AsJson = False) -> None:
+    """Train on point-in-time snapshots and write a model version."""
+    _job("train", as_json)
+
+
+@app.command()
+def evaluate(version: Version = None, as_json: AsJson = False) -> None:
+    """Measure a version on the test weeks, beside random and popularity."""
+    _job("evaluate", as_json, version=version)
+
+
+@app.command()
+def publish(version: Version = None, as_json: AsJson = False) -> None:
+    """Put a version's embeddings into the vector index and make it live."""
+    _job("publish", as_json, version=version)
+
+
+@app.command()
+def rollback(as_json: AsJson = False) -> None:
+    """Make the previous version live again."""
+    _job("rollback", as_json)
+
+
+@app.command()
+def serve(as_json: AsJson = False) -> None:
+    """Serve the live version over HTTP (RECSYS_HOST, RECSYS_PORT)."""
+    _job("serve", as_json)
+
+
+@app.command()
+def up(as_json: AsJson = False) -> None:
+    """Start the embedded online store."""
+    _job("up", as_json, module="services", function="up")
+
+
+@app.command()
+def down(as_json: AsJson = False) -> None:
+    """Stop the embedded online store; its data stay."""
+    _job("down", as_json, module="services", function="down")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show what exists, how old it is and which version serves."""
+    _job("status", as_json)
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(help="A query; without one, an interactive prompt.")] = None,
+    fmt: Annotated[str, typer.Option("--format", help="table, json or csv")] = "table",
+) -> None:
+    """Ask the lake: one view a table, feature view and quarantine, read-only."""
+    settings = Settings()
+    importlib.import_module("jobs.sql").run(settings, Report("sql", settings.reports), query=query, fmt=fmt)
+
+
+@app.command()
+def pipeline(as_json: AsJson = False) -> None:
+    """Everything from the world to a published version; stages that are done are quick to repeat."""
+    _job("pipeline", as_json)
+
+
+@app.command()
+def demo() -> None:
+    """The pipeline, then a served API and a first look at what it answers."""
+    _job("demo", as_json=False)
+
+
+def main() -> None:
+    """Entry point: an expected error is one sentence and exit code 1, not a traceback."""
+    os.environ.setdefault("FEAST_USAGE", "False")
+    try:
+        app()
+    except RecsysError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(1)

@@ -1,0 +1,52 @@
+"""A version on the test weeks, which no training window and no stopping decision has seen."""
+
+from rich.table import Table
+
+from jobs.report import Report
+from jobs.train import opened
+from recsys.artifacts import open_artifact, versions
+from recsys.errors import NotReady
+from recsys.models.config import ModelConfig
+from recsys.models.model import RecModel
+from recsys.models.ranker import MODEL
+from recsys.settings import Settings
+from recsys.training.evaluation import METRICS, Evaluation, evaluate
+from recsys.training.inputs import prepare
+from recsys.training.snapshots import split_weeks, take_snapshot
+
+
+def run(settings: Settings, report: Report, *, version: str | None = None) -> None:
+    """Measure a version, beside random, popularity and everyone's own history."""
+    there = versions(settings.artifacts)
+    if not there:
+        raise NotReady("no model version yet: run `recsys train`")
+    artifact = open_artifact(settings.artifacts, version or there[-1])
+    model = RecModel(ModelConfig.from_dict(artifact.manifest["config"]["model"]))
+    model.load_state_dict(artifact.tensors(MODEL))
+    with opened(settings) as (lake, store):
+        split = split_weeks(*lake.horizon())
+        with report.stage("snapshot at the cut"):
+            prepared = prepare(take_snapshot(lake, store, *split.test), model.config)
+    with report.stage("evaluate"):
+        result = evaluate(model.eval(), prepared)
+    report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
+    report["places"] = {name: {m: round(v, 5) for m, v in row.items()} for name, row in result.rows.items()}
+    report["model_minus_popularity"] = result.difference
+    report.update(
+        friend_auc=result.friend_auc,
+        attend_auc=result.attend_auc,
+        attend_auc_compatible=result.attend_auc_compatible,
+    )
+    report.console.print(_table(result))
+
+
+def _table(result: Evaluation) -> Table:
+    table = Table(title=f"test weeks, {result.users:,} users, full catalogue of the city", title_justify="left")
+    table.add_column("method")
+    for metric in METRICS:
+        table.add_column(metric, justify="right")
+    for name, row in result.rows.items():
+        table.add_row(name, *(f"{row[m]:.4f}" for m in METRICS))
+    low_high = (f"{d['low']:+.4f} … {d['high']:+.4f}" for d in (result.difference[m] for m in METRICS))
+    table.add_row("[dim]model − popularity, 95 %[/]", *low_high)
+    return table

@@ -1,0 +1,50 @@
+"""A version's embeddings into the vector index, then live in one step."""
+
+import asyncio
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jobs.report import Report
+from recsys.artifacts import open_artifact, versions
+from recsys.errors import NotReady
+from recsys.index import Vectors, open_index
+from recsys.settings import Settings
+
+_TIMEOUT_S = 60.0  # a batch of vectors takes a server longer than a search
+
+
+def run(settings: Settings, report: Report, *, version: str | None = None) -> None:
+    """Publish a version; default: the newest."""
+    there = versions(settings.artifacts)
+    if not there:
+        raise NotReady("no model version yet: run `recsys train`")
+    artifact = open_artifact(settings.artifacts, version or there[-1])
+    users, places = artifact.table("users"), artifact.table("places")
+    points = {
+        "places": Vectors(_ints(places, "place_id"), _ints(places, "city_id"), _named(places, "embedding")),
+        "users": Vectors(_ints(users, "user_id"), _ints(users, "city_id"), _named(users, "embedding", "people")),
+    }
+    with report.stage(f"publish {artifact.version}"):
+        live = asyncio.run(_publish(settings, artifact.version, points))
+    report.update(version=live, points={name: len(p.ids) for name, p in points.items()})
+
+
+async def _publish(settings: Settings, version: str, points: dict[str, Vectors]) -> str | None:
+    index = open_index(settings.index, settings.qdrant_url, settings.qdrant_api_key, timeout_s=_TIMEOUT_S)
+    try:
+        await index.publish(version, points["places"], points["users"])
+        return index.live
+    finally:
+        await index.close()
+
+
+def _ints(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    values: npt.NDArray[np.int64] = table[name].to_numpy().astype(np.int64)
+    return values
+
+
+def _named(table: pa.Table, *names: str) -> dict[str, npt.NDArray[np.float32]]:
+    flat = {name: np.asarray(table[name].combine_chunks().flatten(), dtype=np.float32) for name in names}
+    return {name: values.reshape(len(table), -1) for name, values in flat.items()}

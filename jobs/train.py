@@ -1,0 +1,106 @@
+"""Point-in-time snapshots → fit → a model version."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jobs.report import Report
+from recsys.artifacts import Artifact, open_artifact, save_artifact, versions
+from recsys.features import FeatureStore
+from recsys.lake import Lake
+from recsys.settings import ROOT, Settings
+from recsys.training.evaluation import embed
+from recsys.training.export import export
+from recsys.training.inputs import prepare
+from recsys.training.snapshots import split_weeks, take_snapshot
+from recsys.training.trainer import Progress, TrainConfig, fit
+
+# a version's name covers the code that decides what comes out
+_SOURCES = ("models", "training", "aggregates.py", "constants.py", "graph.py", "online.py")
+
+
+def run(settings: Settings, report: Report) -> None:
+    """Train a version, unless the same data, configuration and code have made one already."""
+    config = TrainConfig(seed=settings.seed, max_epochs=settings.epochs, threads=settings.threads)
+    with opened(settings) as (lake, store):
+        start, end = lake.horizon()
+        split = split_weeks(start, end)
+        data = lake.fingerprint()
+        name = json.dumps([data, end.isoformat(), config.to_dict(), _code()], sort_keys=True)
+        version = f"{end:%Y%m%d}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        report.update(version=version, data_fingerprint=data, until=end.isoformat())
+        if version in versions(settings.artifacts):
+            report.console.print(f"version {version} is there already: nothing to do")
+            _figures(report, open_artifact(settings.artifacts, version))
+            return
+        with report.stage("snapshots through Feast"):
+            train = [take_snapshot(lake, store, *window) for window in split.train]
+            valid = take_snapshot(lake, store, *split.valid)
+        checkpoint = settings.data_dir / "checkpoints" / f"{version}.safetensors"
+        with report.stage("fit"), report.progress() as bar:
+            task = bar.add_task("epoch 1", total=config.max_epochs * config.steps_per_epoch)
+
+            def show(p: Progress) -> None:
+                best = f", validation NDCG@10 {p.valid.rows['model']['ndcg']:.4f}" if p.valid else ""
+                done = p.epoch * config.steps_per_epoch + p.step
+                bar.update(task, completed=done, description=f"epoch {p.epoch + 1}{best}")
+
+            fitted = fit(train, valid, config, checkpoint=checkpoint, on_progress=show)
+        del train, valid
+        with report.stage("embed as of the end"):
+            last = prepare(take_snapshot(lake, store, end, end), fitted.model.config)
+            out = export(fitted, last, embed(fitted.model, last), lake.query("SELECT * FROM places ORDER BY place_id"))
+        manifest = {
+            "created_at": datetime.now(UTC).isoformat(),
+            "until": end.isoformat(),
+            "synthetic": bool(lake.source().get("synthetic", False)),
+            "git_commit": _commit(),
+            "data_fingerprint": data,
+            "config": out.config,
+            "metrics": {
+                "best_epoch": fitted.best_epoch + 1,
+                "epochs": fitted.epochs,
+                "validation": fitted.history[fitted.best_epoch]["valid"],
+            },
+        }
+    artifact = save_artifact(settings.artifacts, version, manifest, tables=out.tables, tensors=out.tensors)
+    checkpoint.unlink(missing_ok=True)
+    _figures(report, artifact)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[tuple[Lake, FeatureStore]]:
+    """The lake and the feature store, closed at the end."""
+    store = FeatureStore(settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url)
+    with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
+        try:
+            yield lake, store
+        finally:
+            store.close()
+
+
+def _figures(report: Report, artifact: Artifact) -> None:
+    metrics = artifact.manifest["metrics"]
+    report.update(epochs=metrics["epochs"], best_epoch=metrics["best_epoch"])
+    report["validation"] = metrics["validation"]["rows"]["model"]
+
+
+def _code() -> str:
+    digest = hashlib.sha256()
+    for source in _SOURCES:
+        path = ROOT / "recsys" / source
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _commit() -> str | None:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        return None
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(ROOT), capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

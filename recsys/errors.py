@@ -1,0 +1,73 @@
+"""Every error that this project raises on purpose. Nothing here knows HTTP: `api/errors.py` maps::
+
+RecsysError
+├── ConfigError                 a setting or an argument is out of range; names the field
+├── DataError                   a table, file or feature set is not what its contract says
+│   └── GateFailed              so many rows were rejected that nothing was accepted
+├── NotReady                    a stage has not run yet; names the command that makes what is missing
+├── NotFound                    an id that is nowhere in the data
+│   ├── UnknownUser
+│   ├── UnknownPlace
+│   └── UnknownCity
+├── Unavailable                 a part did not answer within its deadline
+│   ├── FeatureStoreUnavailable
+│   └── IndexUnavailable
+├── ArtifactError               a model version is damaged or does not fit this code
+└── ServiceError                the embedded server could not be started, found or stopped
+"""
+
+
+class RecsysError(Exception):
+    """Root of the tree; the message says what, where and "(got …)"."""
+
+
+class ConfigError(RecsysError):
+    """A setting or an argument is out of range; the message names the field and the allowed range."""
+
+
+class DataError(RecsysError):
+    """A table, file or feature set is not what its contract says."""
+
+
+class GateFailed(DataError):
+    """The quality gate accepted no row of a table."""
+
+
+class NotReady(RecsysError):
+    """A stage has not run yet; the message names the command that makes what is missing."""
+
+
+class NotFound(RecsysError):
+    """An id that is nowhere in the data."""
+
+
+class UnknownUser(NotFound):
+    """No such user."""
+
+
+class UnknownPlace(NotFound):
+    """No such place."""
+
+
+class UnknownCity(NotFound):
+    """No such city."""
+
+
+class Unavailable(RecsysError):
+    """A part did not answer within its deadline."""
+
+
+class FeatureStoreUnavailable(Unavailable):
+    """The online store did not answer."""
+
+
+class IndexUnavailable(Unavailable):
+    """The vector index did not answer."""
+
+
+class ArtifactError(RecsysError):
+    """A model version is damaged or does not fit this code."""
+
+
+class ServiceError(RecsysError):
+    """The embedded server could not be started, found or stopped."""

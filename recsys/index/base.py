@@ -1,0 +1,118 @@
+"""What an index holds, answers and promises, whichever engine stands behind it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.constants import D_MODEL
+from recsys.errors import DataError
+
+Collection = Literal["places", "users"]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+COLLECTIONS: Final[tuple[Collection, ...]] = ("places", "users")
+BATCH: Final = 2_000
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Points of one collection.
+
+    Attributes:
+        ids: (N,) int64, distinct, at least 0.
+        city: (N,) int64.
+        named: unit vectors by name, each (N, 128) float32.
+    """
+
+    ids: Ints
+    city: Ints
+    named: Mapping[str, Floats]
+
+    def check(self, collection: str) -> None:
+        """Raise DataError unless ids are distinct and every vector is a unit vector."""
+        if len(np.unique(self.ids)) != len(self.ids) or (len(self.ids) and self.ids.min() < 0):
+            raise DataError(f"{collection}: ids must be distinct and at least 0 (got {len(self.ids)} rows)")
+        for name, values in self.named.items():
+            if values.shape != (len(self.ids), D_MODEL):
+                raise DataError(f"{collection}.{name} must be ({len(self.ids)}, {D_MODEL}) (got {values.shape})")
+            off = ~(np.abs(np.linalg.norm(values, axis=1) - 1.0) < 1e-3)  # NaN is off too
+            if off.any():
+                raise DataError(f"{collection}.{name}: id {self.ids[off][0]} is no unit vector ({off.sum()} are not)")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Found points, best first: ids (n,) int64, scores (n,) float32 dot products, vectors (n, 128) float32."""
+
+    ids: Ints
+    scores: Floats
+    vectors: Floats
+
+
+class VectorIndex(Protocol):
+    """What both engines do. An answer comes from one version: the live one when `refresh` was last called."""
+
+    @property
+    def live(self) -> str | None:
+        """The version that answers; None before the first publish."""
+
+    async def refresh(self) -> str | None:
+        """Follow the pointer to the live version, and return it."""
+
+    async def versions(self) -> list[str]:
+        """Every complete version, by name."""
+
+    async def publish(self, version: str, places: Vectors, users: Vectors) -> None:
+        """Write both collections, then make them live in one step; the version before stays for `rollback`.
+
+        A version that is complete is not written again.
+
+        Raises:
+            DataError: vectors of the wrong shape, or not of length one.
+            IndexUnavailable: the engine did not take them.
+        """
+
+    async def rollback(self) -> str:
+        """Swap the live version with the one before; NotReady when there is none."""
+
+    async def search(
+        self,
+        collection: Collection,
+        vector: Floats,
+        *,
+        city_id: int,
+        limit: int,
+        exclude: Sequence[int] = (),
+        using: str = "embedding",
+    ) -> Hits:
+        """The nearest points of a city by dot product; fewer than `limit` only when the city has fewer.
+
+        Args:
+            collection: where to look.
+            vector: (128,) float32.
+            city_id: the only city that may be found.
+            limit: at most this many.
+            exclude: ids that may not be found.
+            using: name of the vectors to compare with, and to return.
+
+        Raises:
+            NotReady: nothing was published.
+            IndexUnavailable: the engine did not answer.
+        """
+
+    async def vectors(self, collection: Collection, ids: Sequence[int], using: str = "embedding") -> dict[int, Floats]:
+        """Vectors by id; ids that are not there are absent."""
+
+    async def close(self) -> None:
+        """Release what is held open."""
+
+
+def hits(points: Sequence[Any], using: str) -> Hits:
+    """Points of either engine, best first → `Hits` with the named vectors."""
+    vectors = np.array([p.vector[using] for p in points], dtype=np.float32).reshape(len(points), D_MODEL)
+    ids = np.array([p.id for p in points], dtype=np.int64)
+    return Hits(ids, np.array([p.score for p in points], dtype=np.float32), vectors)

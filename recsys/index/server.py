@@ -1,0 +1,153 @@
+"""A Qdrant server, through qdrant-client."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recsys.constants import D_MODEL
+from recsys.errors import IndexUnavailable, NotReady
+from recsys.index.base import BATCH, COLLECTIONS, Collection, Floats, Hits, Vectors, hits
+
+
+class ServerIndex:
+    """A Qdrant server. Four aliases, `places`, `users` and both with `_previous`, move in one request."""
+
+    def __init__(self, client: Any, *, owned: bool = True) -> None:
+        """Wrap a `qdrant_client.AsyncQdrantClient`; `owned`: close it with the index."""
+        self._client, self._owned = client, owned
+        self._live: str | None = None
+
+    @property
+    def live(self) -> str | None:  # noqa: D102
+        return self._live
+
+    async def refresh(self) -> str | None:  # noqa: D102
+        self._live = (await self._aliases()).get("places")
+        return self._live
+
+    async def versions(self) -> list[str]:  # noqa: D102
+        with _server_errors():
+            names = {c.name for c in (await self._client.get_collections()).collections}
+        found = [{n.removeprefix(f"{c}__") for n in names if n.startswith(f"{c}__")} for c in COLLECTIONS]
+        return sorted(set.intersection(*found))
+
+    async def publish(self, version: str, places: Vectors, users: Vectors) -> None:  # noqa: D102
+        with _server_errors():
+            for collection, points in zip(COLLECTIONS, (places, users), strict=True):
+                points.check(collection)
+                await self._upload(f"{collection}__{version}", points)
+        aliases = await self._aliases()
+        live = aliases.get("places")
+        if live != version:
+            await self._move({"": version, "_previous": live}, aliases)
+        keep = set((await self._aliases()).values())
+        with _server_errors():
+            for old in await self.versions():
+                if old not in keep:
+                    for collection in COLLECTIONS:
+                        await self._client.delete_collection(f"{collection}__{old}")
+        await self.refresh()
+
+    async def rollback(self) -> str:  # noqa: D102
+        aliases = await self._aliases()
+        previous = aliases.get("places_previous")
+        if previous is None:
+            raise NotReady("there is no version before this one: publish a second one first")
+        await self._move({"": previous, "_previous": aliases.get("places")}, aliases)
+        await self.refresh()
+        return previous
+
+    async def search(  # noqa: D102
+        self,
+        collection: Collection,
+        vector: Floats,
+        *,
+        city_id: int,
+        limit: int,
+        exclude: Sequence[int] = (),
+        using: str = "embedding",
+    ) -> Hits:
+        from qdrant_client import models as m
+
+        city = m.FieldCondition(key="city_id", match=m.MatchValue(value=int(city_id)))
+        without: list[Any] | None = [m.HasIdCondition(has_id=[int(i) for i in exclude])] if len(exclude) else None
+        name = self._name(collection)
+        with _server_errors():
+            answer = await self._client.query_points(
+                name, query=vector.tolist(), using=using, limit=limit, with_payload=False, with_vectors=[using],
+                query_filter=m.Filter(must=[city], must_not=without),
+            )  # fmt: skip
+        return hits(answer.points, using)
+
+    async def vectors(  # noqa: D102
+        self, collection: Collection, ids: Sequence[int], using: str = "embedding"
+    ) -> dict[int, Floats]:
+        name, wanted = self._name(collection), [int(i) for i in ids]
+        with _server_errors():
+            records = await self._client.retrieve(name, wanted, with_payload=False, with_vectors=[using])
+        return {int(r.id): np.asarray(r.vector[using], dtype=np.float32) for r in records}
+
+    async def close(self) -> None:  # noqa: D102
+        if self._owned:
+            await self._client.close()
+
+    def _name(self, collection: Collection) -> str:
+        # The collection itself, not its alias: an answer that asks twice must not see two versions.
+        if self._live is None:
+            raise NotReady("no version is published: run `recsys publish`")
+        return f"{collection}__{self._live}"
+
+    async def _aliases(self) -> dict[str, str]:
+        with _server_errors():
+            aliases = (await self._client.get_aliases()).aliases
+        return {a.alias_name: a.collection_name.split("__", 1)[1] for a in aliases if "__" in a.collection_name}
+
+    async def _move(self, targets: Mapping[str, str | None], aliases: Mapping[str, str]) -> None:
+        from qdrant_client import models as m
+
+        steps: list[Any] = []
+        for suffix, version in targets.items():
+            for collection in COLLECTIONS:
+                alias = f"{collection}{suffix}"
+                if alias in aliases:
+                    steps.append(m.DeleteAliasOperation(delete_alias=m.DeleteAlias(alias_name=alias)))
+                if version is not None:
+                    create = m.CreateAlias(collection_name=f"{collection}__{version}", alias_name=alias)
+                    steps.append(m.CreateAliasOperation(create_alias=create))
+        with _server_errors():
+            await self._client.update_collection_aliases(change_aliases_operations=steps)
+
+    async def _upload(self, name: str, points: Vectors) -> None:
+        from qdrant_client import models as m
+
+        if await self._client.collection_exists(name):
+            if (await self._client.count(name, exact=True)).count == len(points.ids):
+                return
+            await self._client.delete_collection(name)  # a publish that died half-way
+        params = {n: m.VectorParams(size=D_MODEL, distance=m.Distance.DOT) for n in points.named}
+        await self._client.create_collection(name, vectors_config=params)
+        await self._client.create_payload_index(name, "city_id", field_schema=m.PayloadSchemaType.INTEGER)
+        for at in range(0, len(points.ids), BATCH):
+            rows = slice(at, at + BATCH)
+            batch = m.Batch(
+                ids=points.ids[rows].tolist(),
+                vectors={n: v[rows].tolist() for n, v in points.named.items()},
+                payloads=[{"city_id": int(c)} for c in points.city[rows]],
+            )
+            await self._client.upsert(name, batch, wait=True)
+        written = (await self._client.count(name, exact=True)).count
+        if written != len(points.ids):
+            raise IndexUnavailable(f"{name} must hold {len(points.ids)} points (got {written})")
+
+
+@contextlib.contextmanager
+def _server_errors() -> Iterator[None]:
+    from qdrant_client.common.client_exceptions import QdrantException
+    from qdrant_client.http.exceptions import ApiException
+
+    try:
+        yield
+    except (ApiException, QdrantException) as error:
+        raise IndexUnavailable(f"the Qdrant server did not answer (got {error})") from error

@@ -1,0 +1,1 @@
+"""The graph network: encoders, sparse layer, backbone, heads, losses, and its serving side."""

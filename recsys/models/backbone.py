@@ -1,0 +1,116 @@
+"""Message passing over social, interacts and rev_interacts edges (seed, section 4.3)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.constants import D_EDGE_USER_PLACE, D_EDGE_USER_USER
+from recsys.models.config import ModelConfig
+from recsys.models.encoders import NeighborhoodTable, PlaceEncoder, UserEncoder
+from recsys.models.sparse import EdgeGates, Relation, aggregate
+
+D_PAIR_FEATURES = D_EDGE_USER_PLACE + 2  # and log count, recency: what the seed's twelve lose
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """All that the backbone reads of a graph, patterns built.
+
+    Attributes:
+        user_x: (N, 148). area_ids: (N, 5) int64. place_x: (M, 114).
+        pairs: user → place; its flip carries what places tell users.
+        pair_features: (14, E), the twelve attributes, log count and recency; edges last.
+        ties: user → user, both directions.
+        tie_features: (3, T).
+    """
+
+    user_x: Tensor
+    area_ids: Tensor
+    place_x: Tensor
+    pairs: Relation
+    pair_features: Tensor
+    ties: Relation
+    tie_features: Tensor
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Unit vectors: user (N, D) finds places, people (N, D) finds people, place (M, D)."""
+
+    user: Tensor
+    people: Tensor
+    place: Tensor
+
+
+class _Layer(nn.Module):
+    """One layer: each node's own vector and its neighbourhoods, each through a linear map, summed.
+
+    h' = h + dropout(norm(relu(W h + Σ_r W_r aggregate_r(h)))). Differs from the seed: one own-vector map a node type
+    instead of one a relation (their sum is one map), and the residual from the first layer on.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d = config.d_model
+        self.how = config.aggregation
+        self.user_self, self.place_self = nn.Linear(d, d), nn.Linear(d, d)
+        self.interacts, self.rev_interacts, self.social = (nn.Linear(d, d, bias=False) for _ in range(3))
+        self.user_norm, self.place_norm = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, graph: GraphInputs, user: Tensor, place: Tensor, gates: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        to_place, to_user, social = gates
+        from_users = aggregate(graph.pairs, to_place, user, self.how)
+        from_places = aggregate(graph.pairs.flip(), to_user, place, self.how)
+        from_friends = aggregate(graph.ties, social, user, self.how)
+        new_user = self.user_self(user) + self.rev_interacts(from_places) + self.social(from_friends)
+        new_place = self.place_self(place) + self.interacts(from_users)
+        user = user + self.dropout(self.user_norm(torch.relu(new_user)))
+        place = place + self.dropout(self.place_norm(torch.relu(new_place)))
+        return user, place
+
+
+class Backbone(nn.Module):
+    """Encoders, layers and the projections to unit vectors.
+
+    The projections read every layer's output side by side (jumping knowledge, Xu et al. 2018), so that near and far
+    neighbourhoods weigh as the task wants. People have their own projection (amendment 11).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        neighborhoods = NeighborhoodTable(config)
+        self.users = UserEncoder(config, neighborhoods)
+        self.places = PlaceEncoder(config, neighborhoods)
+        self.pair_gates = EdgeGates(D_PAIR_FEATURES, 2 * config.n_layers, config.gate_hidden)
+        self.tie_gates = EdgeGates(D_EDGE_USER_USER, config.n_layers, config.gate_hidden)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.n_layers))
+        width = config.d_model * (config.n_layers + 1)
+        self.to_user, self.to_people, self.to_place = (nn.Linear(width, config.d_model) for _ in range(3))
+
+    def fit_scales(self, graph: GraphInputs) -> None:
+        """Fit the encoders' standardisation on a training graph."""
+        self.users.standardize.fit(graph.user_x[:, 2:])
+        self.places.standardize.fit(self.places.continuous(graph.place_x))
+
+    def forward(self, graph: GraphInputs) -> Embeddings:
+        """One full-graph pass."""
+        user, place = self.users(graph.user_x, graph.area_ids), self.places(graph.place_x)
+        # unbind, not indexing: its gradient is one stack instead of a zero-filled copy a gate
+        pair_gates = self.pair_gates(graph.pair_features).unbind(0)
+        tie_gates = self.tie_gates(graph.tie_features).unbind(0)
+        users, places = [user], [place]
+        for i, layer in enumerate(self.layers):
+            user, place = layer(graph, user, place, (pair_gates[2 * i], pair_gates[2 * i + 1], tie_gates[i]))
+            users.append(user)
+            places.append(place)
+        all_users, all_places = torch.cat(users, dim=1), torch.cat(places, dim=1)
+        return Embeddings(
+            user=F.normalize(self.to_user(all_users), dim=1),
+            people=F.normalize(self.to_people(all_users), dim=1),
+            place=F.normalize(self.to_place(all_places), dim=1),
+        )

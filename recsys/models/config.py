@@ -1,0 +1,72 @@
+"""Sizes of the model. They travel in the artifact's manifest, since training and serving must agree on all of them."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from recsys.constants import D_CONTEXT, D_MODEL, N_CITIES, N_NEIGHBORHOODS_PER_CITY
+from recsys.errors import ConfigError
+
+Aggregation = Literal["mean", "sum", "attention"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model is built from (seed, section 4.1); the data set gives the two sizes of its geography.
+
+    Attributes:
+        n_cities, n_neighborhoods: ids below these are known to the embedding tables.
+        d_model: width of encoders, layers and embeddings.
+        d_context: width of a request's context vector.
+        n_layers: message passing layers.
+        aggregation: how a node sums up its weighted neighbours; see `recsys.models.sparse`.
+        gate_hidden: hidden units of the edge gates.
+        d_city, d_neighborhood, d_price, d_slot: widths of the embedding tables.
+        head_hidden: the two hidden widths of both heads.
+        dropout, head_dropout: probabilities.
+        alpha: weight of compatibility against attendance in the combined score.
+    """
+
+    n_cities: int = N_CITIES
+    n_neighborhoods: int = N_NEIGHBORHOODS_PER_CITY
+    d_model: int = D_MODEL
+    d_context: int = D_CONTEXT
+    n_layers: int = 2
+    aggregation: Aggregation = "mean"
+    gate_hidden: int = 8
+    d_city: int = 16
+    d_neighborhood: int = 32
+    d_price: int = 8
+    d_slot: int = 8
+    head_hidden: tuple[int, int] = (256, 128)
+    dropout: float = 0.1
+    head_dropout: float = 0.1
+    alpha: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("n_cities", "n_neighborhoods", "d_model", "d_context", "n_layers", "gate_hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1 (got {getattr(self, name)})")
+        for name in ("dropout", "head_dropout", "alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie in [0, 1] (got {getattr(self, name)})")
+        if self.aggregation not in get_args(Aggregation):
+            raise ConfigError(f"aggregation must be one of {get_args(Aggregation)} (got {self.aggregation!r})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return dataclasses.asdict(self) | {"head_hidden": list(self.head_hidden)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Back from JSON.
+
+        Raises:
+            ConfigError: a field that this code does not know.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            raise ConfigError(f"unknown model fields (got {sorted(unknown)})")
+        hidden = values.get("head_hidden", cls.head_hidden)
+        return cls(**{**values, "head_hidden": tuple(hidden)})

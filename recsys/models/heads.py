@@ -1,0 +1,153 @@
+"""Task heads and the contexts of a request (seed, section 4.4).
+
+Heads broadcast: one user row against a row of candidates costs the user's share of the first layer once. Leading
+dimensions of all inputs must broadcast; the last one is the feature.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from recsys.constants import C_COARSE, C_FINE, D_ONLINE_PEOPLE, D_ONLINE_PLACE, N_TIME_SLOTS
+from recsys.models.config import ModelConfig
+from recsys.models.encoders import Standardize
+
+_D_ID = 8  # width of the contexts' own city and slot vectors, as in the seed
+
+
+class PlaceContext(nn.Module):
+    """What a request for places says: city, time slot (or that none was said) and desired categories.
+
+    Shapes:
+        city (B,), slot (B,) int64 in 0..6, categories (B, 6) multi-hot float → (B, d_context)
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.city = nn.Embedding(config.n_cities, _D_ID)
+        self.slot = nn.Embedding(N_TIME_SLOTS + 1, _D_ID)  # the last row: SLOT_NOT_SAID
+        self.categories = nn.Linear(C_COARSE, config.d_context // 2)
+        self.out = nn.Linear(2 * _D_ID + config.d_context // 2, config.d_context)
+
+    def forward(self, city: Tensor, slot: Tensor, categories: Tensor) -> Tensor:
+        """See the class."""
+        parts = [self.city(city), self.slot(slot), torch.relu(self.categories(categories))]
+        out: Tensor = self.out(torch.cat(parts, dim=-1))
+        return out
+
+
+class FriendContext(nn.Module):
+    """What a request for people says: city, slot, the place to go to (or none) and the activity's tags.
+
+    Differs from the seed, which passes zeros in training and serving (amendment 13).
+
+    Shapes:
+        city (B,), slot (B,) int64; place (B, d_model) unit vectors, zeros for none; tags (B, 100) multi-hot float
+        → (B, d_context)
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.scale = math.sqrt(config.d_model)
+        self.city = nn.Embedding(config.n_cities, _D_ID)
+        self.slot = nn.Embedding(N_TIME_SLOTS + 1, _D_ID)
+        self.place = nn.Linear(config.d_model + 1, config.d_context // 2)
+        self.tags = nn.Linear(C_FINE, config.d_context // 2)
+        self.out = nn.Linear(2 * _D_ID + 2 * (config.d_context // 2), config.d_context)
+
+    def forward(self, city: Tensor, slot: Tensor, place: Tensor, tags: Tensor) -> Tensor:
+        """See the class."""
+        said = (place != 0).any(dim=-1, keepdim=True).to(place.dtype)
+        where = torch.relu(self.place(torch.cat([place * self.scale, said], dim=-1)))
+        parts = [self.city(city), self.slot(slot), where, torch.relu(self.tags(tags))]
+        out: Tensor = self.out(torch.cat(parts, dim=-1))
+        return out
+
+
+class _Trunk(nn.Module):
+    """First layer of both heads over z_u, z_v, z_u * z_v, |z_u - z_v|, context, online features and the cosine.
+
+    One linear map over the concatenation, kept as one map a part so that each part broadcasts. Unit vectors are
+    scaled by sqrt(d): their components are then about 1, as the layer's initialisation expects.
+    """
+
+    def __init__(self, config: ModelConfig, d_online: int) -> None:
+        super().__init__()
+        d, hidden = config.d_model, config.head_hidden[0]
+        self.scale = math.sqrt(d)
+        self.standardize = Standardize(d_online)
+        self.first, self.second, self.product, self.difference = (nn.Linear(d, hidden, bias=i == 0) for i in range(4))
+        self.context = nn.Linear(config.d_context, hidden, bias=False)
+        self.online = nn.Linear(d_online + 1, hidden, bias=False)
+        self.after = nn.Sequential(nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(config.head_dropout))
+        # Six maps in place of one: each with the deviation that the one over all inputs would start with.
+        fan_in = 4 * d + config.d_context + d_online + 1
+        for part in (self.first, self.second, self.product, self.difference, self.context, self.online):
+            nn.init.uniform_(part.weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
+        cosine = (query * candidate).sum(dim=-1, keepdim=True)
+        u, v = query * self.scale, candidate * self.scale
+        # cosines of a trained retrieval space are small numbers; 10 brings them to the size of the other inputs
+        shallow = torch.cat([self.standardize(online), 10.0 * cosine], dim=-1)
+        hidden = self.first(u) + self.second(v) + self.product(u * v) + self.difference((u - v).abs())
+        return self.after(hidden + self.context(context) + self.online(shallow)), shallow
+
+
+class PlaceHead(nn.Module):
+    """Relevance of a place for a user in a context: the seed's MLP plus a linear path from the shallow features.
+
+    The linear path (online features and the retrieval cosine; Cheng et al. 2016, "wide and deep") starts at the
+    cosine alone, so an untrained head ranks as retrieval does and training only improves on it.
+
+    Shapes:
+        query (..., D), candidate (..., D) unit vectors, context (..., 16), online (..., 24) → (...) logits
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden, last = config.head_hidden
+        self.trunk = _Trunk(config, D_ONLINE_PLACE)
+        self.deep = nn.Sequential(
+            nn.Linear(hidden, last), nn.LayerNorm(last), nn.ReLU(), nn.Dropout(config.head_dropout), nn.Linear(last, 1)
+        )
+        self.wide = nn.Linear(D_ONLINE_PLACE + 1, 1, bias=False)
+        nn.init.zeros_(self.wide.weight)
+        nn.init.ones_(self.wide.weight[:, -1])
+
+    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> Tensor:
+        """See the class."""
+        hidden, shallow = self.trunk(query, candidate, context, online)
+        out: Tensor = (self.deep(hidden) + self.wide(shallow)).squeeze(-1)
+        return out
+
+
+class FriendHead(nn.Module):
+    """Two logits for a pair of people: do they match, would the invited one come.
+
+    Shapes:
+        query (..., D), candidate (..., D) unit vectors, context (..., 16), online (..., 13) → (...), (...) logits
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden, last = config.head_hidden
+        self.trunk = _Trunk(config, D_ONLINE_PEOPLE)
+        self.compat, self.attend = (
+            nn.Sequential(nn.Linear(hidden, last), nn.ReLU(), nn.Linear(last, 1)) for _ in range(2)
+        )
+
+    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        hidden, _ = self.trunk(query, candidate, context, online)
+        return self.compat(hidden).squeeze(-1), self.attend(hidden).squeeze(-1)
+
+
+class Heads(nn.Module):
+    """Both heads with their context encoders: the part of the model that serves."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.place_context, self.place = PlaceContext(config), PlaceHead(config)
+        self.friend_context, self.friend = FriendContext(config), FriendHead(config)

@@ -1,0 +1,1 @@
+"""One request, start to finish: places, people, explanations, policy."""

@@ -1,0 +1,89 @@
+"""What answering takes: one model version's parts, held together so that an answer never mixes two."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from recsys.errors import UnknownCity, UnknownUser
+from recsys.index import VectorIndex
+from recsys.models.ranker import Ranker
+from recsys.online import Floats, PlaceRow, UserRow
+
+TOP_K_MAX: Final = 100
+
+
+class Features(Protocol):
+    """The online reads of `recsys.features.FeatureStore`; they block, so they run in a thread."""
+
+    def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
+        """Users by id, None where unknown."""
+
+    def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
+        """Places by id, None where unknown."""
+
+    def rank_places(self, user_id: int, place_ids: npt.NDArray[Any], now: datetime) -> Floats:
+        """(C, 24) ONLINE_PLACE."""
+
+    def rank_people(self, user_id: int, peer_ids: npt.NDArray[Any], now: datetime) -> Floats:
+        """(C, 13) ONLINE_PEOPLE."""
+
+    def ping(self) -> None:
+        """Raise FeatureStoreUnavailable unless the store answers."""
+
+    def close(self) -> None:
+        """Close connections."""
+
+
+@dataclass(frozen=True)
+class Gazetteer:
+    """Names of cities, and of neighborhoods by (city, neighborhood)."""
+
+    cities: Mapping[int, str]
+    neighborhoods: Mapping[tuple[int, int], str]
+
+    @classmethod
+    def from_places(cls, places: pa.Table) -> "Gazetteer":
+        """Collect the names from an artifact's `places` table."""
+        columns = ("city_id", "city_name", "neighborhood_id", "neighborhood_name")
+        named = places.select(list(columns)).group_by(list(columns)).aggregate([]).to_pylist()
+        named.sort(key=lambda row: (row["city_id"], row["neighborhood_id"]))
+        return cls(
+            {row["city_id"]: row["city_name"] for row in named},
+            {(row["city_id"], row["neighborhood_id"]): row["neighborhood_name"] for row in named},
+        )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One live version.
+
+    Attributes:
+        version: `model_version` of every answer.
+        candidates: how many places or people retrieval hands to ranking.
+    """
+
+    version: str
+    gazetteer: Gazetteer
+    ranker: Ranker
+    index: VectorIndex
+    features: Features
+    candidates: int
+
+    def city(self, asked: int | None, home: int) -> int:
+        """The city of a request: the asked one, else the user's own.
+
+        Raises:
+            UnknownCity: there is no such city in this version.
+        """
+        city = home if asked is None else asked
+        if city not in self.gazetteer.cities:
+            raise UnknownCity(f"there is no city {city} in this data set (got {len(self.gazetteer.cities)} cities)")
+        return city
+
+    def no_vector(self, user_id: int) -> UnknownUser:
+        """The error for someone who is in the feature store but was not there when the version was made."""
+        return UnknownUser(f"user {user_id} is not in model version {self.version}: it was made before they joined")

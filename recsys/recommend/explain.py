@@ -1,0 +1,56 @@
+"""Why: short sentences that are true in the data (seed, sections 6.5 and 8).
+
+A neighborhood is a number within a city, so it is compared within the same city only, and named (amendment 20).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from recsys.constants import COARSE_CATEGORIES, FINE_TAGS, VIBE_TAGS
+from recsys.online import Floats, PlaceRow, UserRow
+from recsys.recommend.engine import Gazetteer
+
+MOST: Final = 3
+_OVERLAP: Final = 0.01  # product of two weights from which an overlap is worth a word
+_CATEGORY: Final = 0.15  # share of someone's taste from which they enjoy a category
+_TAGS: Final = 2
+
+
+def why_place(user: UserRow, place: PlaceRow, names: Gazetteer) -> list[str]:
+    """Up to three reasons why a place suits a user; never empty."""
+    reasons = []
+    if tags := _overlap(user.fine_pref, place.fine_tag_vector, FINE_TAGS):
+        reasons.append(f"Matches your interest in {' and '.join(tags)}.")
+    shared = user.cat_pref * (place.category_one_hot > 0)
+    top = int(np.argmax(shared))
+    if shared[top] > _CATEGORY:
+        reasons.append(f"You enjoy {COARSE_CATEGORIES[top]} spots.")
+    if user.home_city_id == place.city_id and place.neighborhood_id in user.areas:
+        area = names.neighborhoods.get((place.city_id, place.neighborhood_id))
+        if area:
+            reasons.append(f"You often go out in {area}, and this place is there.")
+    return reasons[:MOST] or ["Recommended from your activity and that of people like you."]
+
+
+def why_person(user: UserRow, peer: UserRow, names: Gazetteer) -> list[str]:
+    """Up to three reasons why two people fit; never empty."""
+    reasons = []
+    if vibes := _overlap(user.vibe_pref, peer.vibe_pref, VIBE_TAGS):
+        reasons.append(f"You share a vibe: {' and '.join(vibes)}.")
+    if tags := _overlap(user.fine_pref, peer.fine_pref, FINE_TAGS):
+        reasons.append(f"You both like {' and '.join(tags)}.")
+    if user.home_city_id == peer.home_city_id:
+        common = sorted(set(user.areas) & set(peer.areas), key=lambda a: (-user.areas[a] * peer.areas[a], a))
+        areas = [names.neighborhoods[key] for a in common if (key := (user.home_city_id, a)) in names.neighborhoods]
+        if areas:
+            reasons.append(f"You both often go out in {areas[0]}.")
+    return reasons[:MOST] or ["You have similar activity patterns."]
+
+
+def _overlap(a: Floats, b: Floats, names: Sequence[str]) -> list[str]:
+    """Names of the strongest common weights, in words."""
+    product = a * b
+    top = np.argsort(-product, kind="stable")[:_TAGS]
+    return [names[i].replace("_", " ") for i in top if product[i] > _OVERLAP]

@@ -1,0 +1,99 @@
+"""People for one user to go with: retrieve in the city, read ties, rank by both probabilities, explain."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from recsys.constants import SLOT_NOT_SAID
+from recsys.errors import UnknownPlace, UnknownUser
+from recsys.recommend.engine import Engine
+from recsys.recommend.explain import why_person
+from recsys.recommend.policy import best
+
+
+@dataclass(frozen=True)
+class PeopleQuery:
+    """A request; see `api.schemas.PeopleRecommendationRequest` for what each field means."""
+
+    user_id: int
+    city_id: int | None = None
+    target_place_id: int | None = None
+    activity_tags: tuple[int, ...] = ()
+    time_slot: int | None = None
+    top_k: int = 10
+
+
+@dataclass(frozen=True)
+class RecommendedPerson:
+    """One person of an answer; the three scores lie in (0, 1)."""
+
+    user_id: int
+    name: str
+    compat_score: float
+    attend_prob: float
+    combined_score: float
+    explanations: list[str]
+
+
+@dataclass(frozen=True)
+class PeopleAnswer:
+    """The list, best first, and the city it is for."""
+
+    city_id: int
+    city_name: str
+    recommendations: list[RecommendedPerson]
+
+
+async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) -> PeopleAnswer:
+    """Answer one request.
+
+    Raises:
+        UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
+        Unavailable: a store did not answer in time.
+    """
+    (user,) = await asyncio.to_thread(engine.features.users, [query.user_id], now)
+    if user is None:
+        raise UnknownUser(f"there is no user {query.user_id}")
+    city_id = engine.city(query.city_id, user.home_city_id)
+    vectors = await engine.index.vectors("users", [query.user_id], using="people")
+    if query.user_id not in vectors:
+        raise engine.no_vector(query.user_id)
+    target = None
+    if query.target_place_id is not None:
+        found = await engine.index.vectors("places", [query.target_place_id])
+        if query.target_place_id not in found:
+            raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
+        target = found[query.target_place_id]
+    vector = vectors[query.user_id]
+    hits = await engine.index.search(
+        "users",
+        vector,
+        city_id=city_id,
+        limit=max(engine.candidates, query.top_k),
+        exclude=[query.user_id],
+        using="people",
+    )
+    online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
+    slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
+    compat, attend = engine.ranker.score_people(
+        vector, hits.vectors, online, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
+    )
+    combined = engine.ranker.combine(compat, attend)
+    chosen = best(hits.ids, combined, query.top_k)
+    rows = await asyncio.to_thread(engine.features.users, hits.ids[chosen].tolist(), now)
+    return PeopleAnswer(
+        city_id,
+        engine.gazetteer.cities[city_id],
+        [
+            RecommendedPerson(
+                peer.user_id,
+                peer.name,
+                float(compat[at]),
+                float(attend[at]),
+                float(combined[at]),
+                why_person(user, peer, engine.gazetteer),
+            )
+            for at, peer in zip(chosen, rows, strict=True)
+            if peer is not None
+        ],
+    )

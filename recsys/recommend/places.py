@@ -1,0 +1,84 @@
+"""Places for one user: retrieve in the city, read features, rank, explain."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from recsys.constants import SLOT_NOT_SAID
+from recsys.errors import UnknownUser
+from recsys.recommend.engine import Engine
+from recsys.recommend.explain import why_place
+from recsys.recommend.policy import best
+
+
+@dataclass(frozen=True)
+class PlaceQuery:
+    """A request; see `api.schemas.PlaceRecommendationRequest` for what each field means."""
+
+    user_id: int
+    city_id: int | None = None
+    time_slot: int | None = None
+    desired_categories: tuple[int, ...] = ()
+    top_k: int = 10
+
+
+@dataclass(frozen=True)
+class RecommendedPlace:
+    """One place of an answer; `score` is the place head's, in (0, 1)."""
+
+    place_id: int
+    name: str
+    neighborhood_name: str
+    score: float
+    explanations: list[str]
+
+
+@dataclass(frozen=True)
+class PlaceAnswer:
+    """The list, best first, and the city it is for."""
+
+    city_id: int
+    city_name: str
+    recommendations: list[RecommendedPlace]
+
+
+async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> PlaceAnswer:
+    """Answer one request.
+
+    Raises:
+        UnknownUser: not in the feature store, or not in the live version.
+        UnknownCity: no such city.
+        Unavailable: a store did not answer in time.
+    """
+    (user,) = await asyncio.to_thread(engine.features.users, [query.user_id], now)
+    if user is None:
+        raise UnknownUser(f"there is no user {query.user_id}")
+    city_id = engine.city(query.city_id, user.home_city_id)
+    vectors = await engine.index.vectors("users", [query.user_id])
+    if query.user_id not in vectors:
+        raise engine.no_vector(query.user_id)
+    vector = vectors[query.user_id]
+    hits = await engine.index.search("places", vector, city_id=city_id, limit=max(engine.candidates, query.top_k))
+    online = await asyncio.to_thread(engine.features.rank_places, query.user_id, hits.ids, now)
+    slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
+    scores = engine.ranker.score_places(
+        vector, hits.vectors, online, city_id=city_id, slot=slot, categories=query.desired_categories
+    )
+    chosen = best(hits.ids, scores, query.top_k)
+    rows = await asyncio.to_thread(engine.features.places, hits.ids[chosen].tolist())
+    names = engine.gazetteer
+    return PlaceAnswer(
+        city_id,
+        names.cities[city_id],
+        [
+            RecommendedPlace(
+                place.place_id,
+                place.name,
+                names.neighborhoods.get((place.city_id, place.neighborhood_id), ""),
+                float(scores[at]),
+                why_place(user, place, names),
+            )
+            for at, place in zip(chosen, rows, strict=True)
+            if place is not None and place.city_id == city_id
+        ],
+    )

@@ -1,0 +1,89 @@
+"""Where things are and how long to wait, from the environment (`RECSYS_*`) or a `.env` file.
+
+Only `jobs/` and `api/` import this module: everything below takes what it needs as arguments.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default and unit."""
+
+    model_config = SettingsConfigDict(env_prefix="RECSYS_", env_file=".env", extra="ignore")
+
+    data_dir: Path = Field(default=ROOT / "data", description="tables, features, artifacts, index, reports")
+    feature_repo: Path = Field(default=ROOT / "feature_repo", description="the Feast repository")
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6399/0",
+        pattern=r"^rediss?://",
+        description="online store; a loopback address without a server gets the embedded one from `recsys up`",
+    )
+    qdrant_url: str | None = Field(default=None, description="a Qdrant server; unset: the embedded engine")
+    qdrant_api_key: str | None = Field(default=None, description="key of that server", repr=False)
+
+    # the synthetic world
+    preset: str = Field(default="city", description="world preset: city or seed")
+    users: int = Field(default=10_000, ge=1, description="users of the world")
+    places: int = Field(default=10_000, ge=1, description="places of the world")
+    seed: int = Field(default=42, ge=0, description="one seed for the world and for training")
+
+    # training
+    epochs: int = Field(default=12, ge=1, le=1_000)
+    threads: int = Field(default=2, ge=1, le=256, description="torch and DuckDB threads")
+    memory_limit_gb: float = Field(default=6.0, gt=0, description="DuckDB memory limit, GB")
+
+    # serving
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65_535)
+    online_timeout_ms: float = Field(default=50.0, gt=0, description="deadline of one online read")
+    candidates: int = Field(default=200, ge=10, le=1_000, description="retrieved before ranking")
+    now: datetime | None = Field(
+        default=None,
+        description="the moment the service believes in; unset: the end of a synthetic world's data, else the clock",
+    )
+
+    @property
+    def landing(self) -> Path:
+        """Tables as they arrived."""
+        return self.data_dir / "landing"
+
+    @property
+    def lake(self) -> Path:
+        """Tables that passed the gate."""
+        return self.data_dir / "lake"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rejected rows with their reasons."""
+        return self.data_dir / "quarantine"
+
+    @property
+    def features(self) -> Path:
+        """One parquet file a feature view."""
+        return self.data_dir / "features"
+
+    @property
+    def artifacts(self) -> Path:
+        """One folder a model version."""
+        return self.data_dir / "artifacts"
+
+    @property
+    def index(self) -> Path:
+        """The embedded vector index."""
+        return self.data_dir / "index"
+
+    @property
+    def redis(self) -> Path:
+        """Files of the embedded online store."""
+        return self.data_dir / "redis"
+
+    @property
+    def reports(self) -> Path:
+        """What each job did last."""
+        return self.data_dir / "reports"

@@ -1,0 +1,1 @@
+"""Sampling, fitting, evaluation and baselines."""

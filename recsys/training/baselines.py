@@ -1,0 +1,78 @@
+"""Simple methods that a model must beat, scored over the same catalogue as the model."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from recsys.constants import PLACE_ACTIVITY
+from recsys.graph import INTERACTS
+from recsys.training.inputs import Prepared
+
+_POSITIVES = PLACE_ACTIVITY.index("positives_28d")
+
+
+class Baseline(Protocol):
+    """Scores places for users. Equal scores must be broken at random, not by place number."""
+
+    name: str
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        """(B,) users and (C,) places → (B, C) scores, higher is better."""
+        ...
+
+
+class Random:
+    """Every order is as good as any other."""
+
+    name = "random"
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        """See `Baseline`."""
+        return torch.rand(len(users), len(places), generator=self._generator)
+
+
+class Popularity:
+    """Positives in the 28 days before the cut; ties by a fixed shuffle of the places."""
+
+    name = "popularity"
+
+    def __init__(self, prepared: Prepared, seed: int) -> None:
+        positives = prepared.snapshot.place_online[:, _POSITIVES].double()
+        shuffle = torch.randperm(len(positives), generator=torch.Generator().manual_seed(seed)).double()
+        self.score = positives + 1e-9 * shuffle / max(len(positives), 1)
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        """See `Baseline`."""
+        return self.score[places].expand(len(users), -1)
+
+
+class OwnHistory:
+    """How often the user was there before the cut; popularity among places with equal counts."""
+
+    name = "own_history"
+
+    def __init__(self, prepared: Prepared, seed: int) -> None:
+        self._popularity = Popularity(prepared, seed).score
+        pairs = prepared.snapshot.data[INTERACTS]
+        by_user = torch.argsort(pairs.edge_index[0], stable=True)
+        self._place, self._count = pairs.edge_index[1][by_user], torch.as_tensor(pairs.count)[by_user].double()
+        counts = torch.bincount(pairs.edge_index[0], minlength=len(prepared.users.city))
+        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        """See `Baseline`."""
+        out = self._popularity[places].expand(len(users), -1).clone()
+        position = torch.full((len(self._popularity),), -1).scatter_(0, places, torch.arange(len(places)))
+        length = self._starts[users + 1] - self._starts[users]
+        row = torch.repeat_interleave(torch.arange(len(users)), length)
+        first = torch.repeat_interleave(self._starts[users] - (length.cumsum(0) - length), length)
+        edge = torch.arange(len(row)) + first
+        column = position[self._place[edge]]
+        here = column >= 0
+        # a visit outweighs any popularity, which lies in [0, 1]
+        out.index_put_((row[here], column[here]), 2.0 * self._count[edge[here]], accumulate=True)
+        return out

@@ -1,0 +1,181 @@
+"""A snapshot → what the model reads: patterns built, edges' features stacked, ids checked, catalogues by city."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recsys.constants import N_TIME_SLOTS, PLACE_X, POSITIVE_RATING, USER_X
+from recsys.errors import DataError
+from recsys.graph import INTERACTS, SOCIAL, Snapshot
+from recsys.models.backbone import GraphInputs
+from recsys.models.config import ModelConfig
+from recsys.models.encoders import block, check_ids
+from recsys.models.sparse import Relation
+
+RECENCY_DAYS = 14.0  # an edge's recency feature is exp(-age / this)
+
+
+def size_config(snapshots: Sequence[Snapshot], base: ModelConfig) -> ModelConfig:
+    """The config with its geography sized from the data (amendment 8)."""
+    cities, neighborhoods = 0, 0
+    for snapshot in snapshots:
+        user_x, place_x = snapshot.data["user"].x, snapshot.data["place"].x
+        columns = ((user_x, USER_X, "home_city_id", "home_neighborhood_id"), (place_x, PLACE_X, "city_id", "neighborhood_id"))
+        for x, layout, city, neighborhood in columns:
+            if len(x) == 0:
+                continue
+            cities = max(cities, int(block(x, layout, city).nan_to_num().max()) + 1)
+            neighborhoods = max(neighborhoods, int(block(x, layout, neighborhood).nan_to_num().max()) + 1)
+        areas = snapshot.data["user"].area_ids
+        neighborhoods = max(neighborhoods, int(areas.max()) + 1 if areas.numel() else 0)
+    return replace(base, n_cities=max(cities, 1), n_neighborhoods=max(neighborhoods, 1))
+
+
+def graph_inputs(snapshot: Snapshot, config: ModelConfig) -> GraphInputs:
+    """Check a snapshot's graph against the model's sizes and build its patterns.
+
+    Raises:
+        DataError: an id that the model does not know, an edge to nowhere, or a feature that is not finite.
+    """
+    data = snapshot.data
+    user_x, place_x, areas = data["user"].x, data["place"].x, data["user"].area_ids
+    check_ids(config, user_x, areas, place_x)
+    _check_online(snapshot)
+    pairs, ties = data[INTERACTS], data[SOCIAL]
+    count, age = torch.as_tensor(pairs.count), torch.as_tensor(pairs.age_days)
+    more = torch.stack([(torch.log1p(count) / 4.0).clamp(max=1.0), torch.exp(-age / RECENCY_DAYS)])
+    pair_features = torch.cat([pairs.edge_attr.t(), more]).contiguous()
+    tie_features = ties.edge_attr.t().contiguous()
+    for name, features in (("interacts", pair_features), ("social", tie_features)):
+        if not bool(torch.isfinite(features).all()):
+            row = int((~torch.isfinite(features)).any(dim=1).nonzero()[0, 0])
+            raise DataError(f"edge feature {row} of {name} is not finite")
+    return GraphInputs(
+        user_x=user_x,
+        area_ids=areas,
+        place_x=place_x,
+        pairs=Relation.from_edges(pairs.edge_index, len(user_x), len(place_x)),
+        pair_features=pair_features,
+        ties=Relation.from_edges(ties.edge_index, len(user_x), len(user_x)),
+        tie_features=tie_features,
+    )
+
+
+def _check_online(snapshot: Snapshot) -> None:
+    for name in ("user_online", "place_online", "pair_online", "tie_online"):
+        values = getattr(snapshot, name)
+        if not bool(torch.isfinite(values).all()):
+            raise DataError(f"{name} holds values that are not finite ({int((~torch.isfinite(values)).sum())} of them)")
+    n_users, n_places = len(snapshot.user_online), len(snapshot.place_online)
+    labels, friends, companions = snapshot.labels, snapshot.friends, snapshot.companions
+    ends = {
+        "labels.user": (labels.user, n_users),
+        "labels.place": (labels.place, n_places),
+        "friends.user_u": (friends.user_u, n_users),
+        "friends.user_v": (friends.user_v, n_users),
+        "companions.user_u": (companions.user_u, n_users),
+        "companions.user_v": (companions.user_v, n_users),
+        "companions.place": (companions.place, n_places),
+    }
+    for name, (index, size) in ends.items():
+        if len(index) and not (0 <= int(index.min()) and int(index.max()) < size):
+            raise DataError(f"{name} must lie in [0, {size}) (got {int(index.min())} to {int(index.max())})")
+
+
+@dataclass(frozen=True)
+class CityCatalogue:
+    """Nodes grouped by city.
+
+    Attributes:
+        city: (n,) int64, the city of each node.
+        members: (n,) nodes sorted by city, then by index.
+        starts: (C + 1,) where each city's members begin.
+        position: (n,) where each node stands among its city's members.
+    """
+
+    city: Tensor
+    members: Tensor
+    starts: Tensor
+    position: Tensor
+
+    @classmethod
+    def build(cls, city: Tensor, n_cities: int) -> "CityCatalogue":
+        """Group (n,) city ids."""
+        members = torch.argsort(city, stable=True)
+        starts = torch.zeros(n_cities + 1, dtype=torch.int64)
+        starts[1:] = torch.bincount(city, minlength=n_cities).cumsum(0)
+        position = torch.empty_like(members)
+        position[members] = torch.arange(len(city)) - starts[city[members]]
+        return cls(city, members, starts, position)
+
+    def of(self, city: int) -> Tensor:
+        """The members of one city."""
+        return self.members[self.starts[city] : self.starts[city + 1]]
+
+    def sizes(self) -> Tensor:
+        """(C,) members a city."""
+        return self.starts.diff()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A snapshot ready for training or evaluation.
+
+    Attributes:
+        snapshot: where it comes from.
+        graph: what the backbone reads.
+        users, places: catalogues by home city and by city.
+        categories: (M, 6) multi-hot of the places' categories.
+        tags: (M, 100) multi-hot of the places' fine tags.
+        user, place, slot: (P,) the positives: labels rated POSITIVE_RATING or more.
+        positive_keys: sorted distinct user * M + place of the positives.
+    """
+
+    snapshot: Snapshot
+    graph: GraphInputs
+    users: CityCatalogue
+    places: CityCatalogue
+    categories: Tensor
+    tags: Tensor
+    user: Tensor
+    place: Tensor
+    slot: Tensor
+    positive_keys: Tensor
+
+    def is_positive(self, user: Tensor, place: Tensor) -> Tensor:
+        """Bool, in the shape of the broadcast inputs: the pair is a positive of the window."""
+        key = user * len(self.places.city) + place
+        if len(self.positive_keys) == 0:
+            return torch.zeros_like(key, dtype=torch.bool)
+        at = torch.searchsorted(self.positive_keys, key).clamp_(max=len(self.positive_keys) - 1)
+        return self.positive_keys[at] == key
+
+
+def prepare(snapshot: Snapshot, config: ModelConfig) -> Prepared:
+    """Build everything that does not change between steps.
+
+    Raises:
+        DataError: as `graph_inputs`.
+    """
+    graph = graph_inputs(snapshot, config)
+    labels = snapshot.labels
+    positive = labels.rating >= POSITIVE_RATING
+    # one a (user, place, slot): a daily habit is one thing to learn, as it is one target of the evaluation
+    width = N_TIME_SLOTS + 1
+    key = torch.unique((labels.user * len(graph.place_x) + labels.place)[positive] * width + labels.slot[positive])
+    user, place, slot = key // width // len(graph.place_x), key // width % len(graph.place_x), key % width
+    place_city = block(graph.place_x, PLACE_X, "city_id").long()[:, 0]
+    return Prepared(
+        snapshot=snapshot,
+        graph=graph,
+        users=CityCatalogue.build(block(graph.user_x, USER_X, "home_city_id").long()[:, 0], config.n_cities),
+        places=CityCatalogue.build(place_city, config.n_cities),
+        categories=(block(graph.place_x, PLACE_X, "category_one_hot") > 0).float(),
+        tags=(block(graph.place_x, PLACE_X, "fine_tag_vector") > 0).float(),
+        user=user,
+        place=place,
+        slot=slot,
+        positive_keys=torch.unique(user * len(graph.place_x) + place),
+    )

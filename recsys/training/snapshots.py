@@ -1,0 +1,248 @@
+"""Snapshots of the world through the feature store: features as of a moment, labels after it.
+
+Everything on the left of the moment comes from Feast's point-in-time joins; everything on the right from the lake.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from recsys.aggregates import TOGETHER
+from recsys.constants import (
+    C_COARSE,
+    C_FINE,
+    C_VIBE,
+    D_EDGE_USER_PLACE,
+    D_EDGE_USER_USER,
+    MAX_NEIGHBORHOODS_PER_USER,
+    PLACE_ACTIVITY,
+    SECONDS_PER_DAY,
+    SLOT_BY_DAY_AND_TIME,
+    SLOT_NOT_SAID,
+    USER_ACTIVITY,
+)
+from recsys.errors import DataError
+from recsys.features import FeatureStore, matrix
+from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
+from recsys.lake import Lake
+from recsys.online import finish_activity, finish_pairs
+
+Ints = npt.NDArray[np.int64]
+_BEHAVIOR = 5  # of USER_ACTIVITY, in x; the seed's section 3.2.1
+_POPULARITY = 4  # of PLACE_ACTIVITY, in x; the seed's section 3.2.2
+
+
+_WEEK = timedelta(days=7)
+_WARM_UP_WEEKS = 2  # of history before the first training cut
+_TRAIN_CUTS = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Cuts in time; each window starts where its graph ends, so no label is ever an edge of its own graph.
+
+    Attributes:
+        train: windows whose labels are learned, a week each.
+        valid: the week after them, for early stopping.
+        test: the last weeks, for the figures that are reported.
+        end: end of the data: embeddings that are served come from the graph as of then.
+    """
+
+    train: tuple[tuple[datetime, datetime], ...]
+    valid: tuple[datetime, datetime]
+    test: tuple[datetime, datetime]
+    end: datetime
+
+
+def split_weeks(start: datetime, end: datetime) -> Split:
+    """Weeks counted from the end of the data: the last sixth tests, the one before validates, up to five train.
+
+    Raises:
+        DataError: there are fewer than five weeks.
+    """
+    weeks = (end - start) // _WEEK
+    test = max(1, weeks // 6)
+    last = weeks - test - 1  # weeks before the validation week
+    if last <= _WARM_UP_WEEKS:
+        raise DataError(f"training needs at least five weeks of interactions (got {weeks}, {start} to {end})")
+    cut = [end - _WEEK * n for n in range(weeks + 1)][::-1]  # cut[n]: n whole weeks are over
+    train = tuple((cut[n], cut[n + 1]) for n in range(max(_WARM_UP_WEEKS, last - _TRAIN_CUTS), last))
+    return Split(train, (cut[last], cut[last + 1]), (cut[last + 1], end), end)
+
+
+def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datetime) -> Snapshot:
+    """The world as of a moment, and what happened in [as_of, until).
+
+    Args:
+        lake: accepted tables: which ids and pairs were known, and the labels.
+        store: point-in-time features of those.
+        as_of: the moment, a midnight in UTC.
+        until: end of the window of labels; `as_of` itself for none.
+    """
+    when = {"as_of": as_of}
+    user_ids = _ints(lake.query("SELECT user_id FROM users WHERE as_of <= $as_of ORDER BY 1", when), "user_id")
+    place_ids = _ints(lake.query("SELECT place_id FROM places WHERE as_of <= $as_of ORDER BY 1", when), "place_id")
+    users, user_online = _users(store, user_ids, as_of)
+    places, place_online = _places(store, place_ids, as_of)
+
+    spine = lake.query(
+        'SELECT DISTINCT user_id, place_id FROM interactions WHERE "timestamp" < $as_of ORDER BY ALL', when
+    )
+    table = store.historical("train_user_place_v1", _spine(spine), as_of)
+    table = table.filter(table["user_place__stats"].is_valid())
+    source, target = _at(user_ids, table["user_id"]), _at(place_ids, table["place_id"])
+    stats = matrix(table["user_place__stats"], D_EDGE_USER_PLACE)
+    count = table["user_place__count"].to_numpy()
+    seconds = as_of.timestamp() - table["user_place__last_at_us"].to_numpy() / 1e6
+    age_days = seconds / SECONDS_PER_DAY
+    pairs = Edges(source, target, stats, {"count": count, "age_days": age_days})
+    pair_online = finish_pairs(stats, count, age_days)
+
+    spine = lake.query("SELECT user_u, user_v FROM user_user_edges WHERE as_of <= $as_of ORDER BY ALL", when)
+    table = store.historical("train_user_user_v1", _spine(spine), as_of)
+    table = table.filter(table["user_user__stats"].is_valid())
+    u, v = _at(user_ids, table["user_u"]), _at(user_ids, table["user_v"])
+    tie_stats = matrix(table["user_user__stats"], D_EDGE_USER_USER)
+
+    return Snapshot(
+        as_of=as_of,
+        until=until,
+        data=build_graph(users, places, pairs, Edges(u, v, tie_stats, {})),
+        user_online=user_online,
+        place_online=place_online,
+        pair_keys=torch.from_numpy(source * len(place_ids) + target),
+        pair_online=torch.from_numpy(pair_online),
+        tie_keys=torch.from_numpy(u * len(user_ids) + v),
+        tie_online=torch.from_numpy(finish_activity(tie_stats, np.ones(len(u), dtype=bool))),
+        labels=_labels(lake, user_ids, place_ids, as_of, until),
+        friends=_friends(lake, user_ids, as_of, until),
+        companions=_companions(lake, user_ids, place_ids, as_of, until),
+    )
+
+
+def _users(store: FeatureStore, ids: Ints, as_of: datetime) -> tuple[Nodes, Tensor]:
+    table = store.historical("train_users_v1", {"user_id": ids}, as_of)
+    activity = _activity(table["user_activity__stats"], len(USER_ACTIVITY))
+    areas = _padded(table["user_profile__area_ids"], -1).astype(np.int64)
+    blocks = {
+        "home_city_id": _column(table, "user_profile__home_city_id"),
+        "home_neighborhood_id": _column(table, "user_profile__home_neighborhood_id"),
+        "cat_pref": matrix(table["user_profile__cat_pref"], C_COARSE),
+        "fine_pref": matrix(table["user_profile__fine_pref"], C_FINE),
+        "vibe_pref": matrix(table["user_profile__vibe_pref"], C_VIBE),
+        "area_freqs": _padded(table["user_profile__area_weights"], 0),
+        "behavior": activity[:, :_BEHAVIOR],
+    }
+    return Nodes(ids, blocks, areas), torch.from_numpy(activity)
+
+
+def _places(store: FeatureStore, ids: Ints, as_of: datetime) -> tuple[Nodes, Tensor]:
+    table = store.historical("train_places_v1", {"place_id": ids}, as_of)
+    activity = _activity(table["place_activity__stats"], len(PLACE_ACTIVITY))
+    blocks = {
+        "city_id": _column(table, "place_profile__city_id"),
+        "neighborhood_id": _column(table, "place_profile__neighborhood_id"),
+        "category_one_hot": matrix(table["place_profile__category_one_hot"], C_COARSE),
+        "fine_tag_vector": matrix(table["place_profile__fine_tag_vector"], C_FINE),
+        "price_band": _column(table, "place_profile__price_band"),
+        "typical_time_slot": _column(table, "place_profile__typical_time_slot"),
+        "popularity": activity[:, :_POPULARITY],
+    }
+    return Nodes(ids, blocks), torch.from_numpy(activity)
+
+
+def _activity(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.float32]:
+    return finish_activity(matrix(column, width), np.asarray(column.is_valid()))
+
+
+def _column(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    # a null becomes NaN, and the graph refuses it with the id and the column
+    values: npt.NDArray[np.float64] = table[name].to_numpy().astype(np.float64)
+    return values
+
+
+def _padded(column: pa.ChunkedArray, fill: float) -> npt.NDArray[np.float64]:
+    """Lists of any length → (N, 5): the first five, filled up."""
+    array = column.combine_chunks()
+    out = np.full((len(array), MAX_NEIGHBORHOODS_PER_USER), fill, dtype=np.float64)
+    offsets, values = np.asarray(array.offsets), np.asarray(array.values, dtype=np.float64)
+    for k in range(MAX_NEIGHBORHOODS_PER_USER):
+        has = offsets[:-1] + k < offsets[1:]
+        out[has, k] = values[offsets[:-1][has] + k]
+    return out
+
+
+def _labels(lake: Lake, users: Ints, places: Ints, as_of: datetime, until: datetime) -> PlaceLabels:
+    table = lake.query(
+        """SELECT user_id, place_id, implicit_rating, time_of_day_bucket, day_of_week_bucket FROM interactions
+           WHERE "timestamp" >= $as_of AND "timestamp" < $until ORDER BY "timestamp", user_id, place_id""",
+        {"as_of": as_of, "until": until},
+    )
+    table = _known(table, {"user_id": users, "place_id": places})
+    return PlaceLabels(
+        torch.from_numpy(_at(users, table["user_id"])),
+        torch.from_numpy(_at(places, table["place_id"])),
+        torch.from_numpy(table["implicit_rating"].to_numpy().astype(np.float32)),
+        _slots(table, "time_of_day_bucket", "day_of_week_bucket"),
+    )
+
+
+def _friends(lake: Lake, users: Ints, as_of: datetime, until: datetime) -> FriendLabels:
+    table = lake.query(
+        """SELECT user_u, user_v, label_compat, label_attend FROM friend_labels
+           WHERE as_of >= $as_of AND as_of < $until ORDER BY user_u, user_v""",
+        {"as_of": as_of, "until": until},
+    )
+    table = _known(table, {"user_u": users, "user_v": users})
+    return FriendLabels(
+        torch.from_numpy(_at(users, table["user_u"])),
+        torch.from_numpy(_at(users, table["user_v"])),
+        torch.from_numpy(table["label_compat"].to_numpy().astype(np.float32)),
+        torch.from_numpy(table["label_attend"].to_numpy().astype(np.float32)),
+        torch.full((len(table),), SLOT_NOT_SAID),
+    )
+
+
+def _companions(lake: Lake, users: Ints, places: Ints, as_of: datetime, until: datetime) -> Companions:
+    table = lake.query(f"WITH {TOGETHER} SELECT * FROM together ORDER BY ALL", {"start": as_of, "end": until})
+    table = _known(table, {"user_u": users, "user_v": users, "place_id": places})
+    return Companions(
+        torch.from_numpy(_at(users, table["user_u"])),
+        torch.from_numpy(_at(users, table["user_v"])),
+        torch.from_numpy(_at(places, table["place_id"])),
+        _slots(table, "time_of_day", "day_of_week"),
+    )
+
+
+def _known(table: pa.Table, ids: dict[str, Ints]) -> pa.Table:
+    """Rows all of whose ids existed at the moment: what opened later could not have been recommended."""
+    keep = np.ones(len(table), dtype=bool)
+    for name, known in ids.items():
+        keep &= np.isin(table[name].to_numpy(), known)
+    return table.filter(pa.array(keep))
+
+
+def _slots(table: pa.Table, time_of_day: str, day_of_week: str) -> Tensor:
+    slots = np.array(SLOT_BY_DAY_AND_TIME, dtype=np.int64)
+    return torch.from_numpy(slots[table[day_of_week].to_numpy(), table[time_of_day].to_numpy()])
+
+
+def _spine(table: pa.Table) -> dict[str, Any]:
+    return {name: _ints(table, name) for name in table.column_names}
+
+
+def _ints(table: pa.Table, name: str) -> Ints:
+    values: Ints = table[name].to_numpy().astype(np.int64)
+    return values
+
+
+def _at(ids: Ints, column: pa.ChunkedArray) -> Ints:
+    """Row numbers of known ids."""
+    rows: Ints = np.searchsorted(ids, column.to_numpy()).astype(np.int64)
+    return rows

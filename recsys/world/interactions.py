@@ -1,0 +1,261 @@
+"""Interactions of preset `city`: sessions in time, places by preference and moment, visits again, trips.
+
+A block of users at a time. Proposals are drawn from the softmax of the preference score and thinned by what the place
+is at that moment (`scoring.alive`), which makes each user's events an inhomogeneous Poisson process (Lewis & Shedler,
+"Simulation of nonhomogeneous Poisson processes by thinning", 1979).
+"""
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.constants import SLOT_BY_DAY_AND_TIME, TIME_OF_DAY_BY_HOUR
+from recsys.schemas import implicit_rating
+from recsys.world.config import WorldConfig
+from recsys.world.places import Floats, Ints, Places
+from recsys.world.scoring import SLOT_FIT, City, Sampler, Tastes, alive, pair_taste
+from recsys.world.streams import Stream, choose_rows, stream
+from recsys.world.users import Users
+
+Counts = npt.NDArray[np.int32]
+
+HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 24 * HOUR_US
+WEEK_US: Final = 7 * DAY_US
+
+# Share of each time of day's sessions by hour, from its first hour on (morning 6, afternoon 12, evening 18, night 0).
+_HOURS: Final = np.array(
+    [
+        [0.06, 0.12, 0.19, 0.22, 0.21, 0.20],
+        [0.20, 0.16, 0.13, 0.13, 0.16, 0.22],
+        [0.16, 0.21, 0.22, 0.19, 0.13, 0.09],
+        [0.40, 0.27, 0.17, 0.09, 0.04, 0.03],
+    ]
+)
+_FIRST_HOUR: Final = np.array([6, 12, 18, 0])
+_GAP_US: Final = 3 * 60 * 1_000_000  # mean time between the views of a session
+_WEARS_OFF: Final = 0.7  # n repeats that chance alone would give count as n to this power
+_TIME_OF_DAY: Final = np.array(TIME_OF_DAY_BY_HOUR)
+_SLOTS: Final = np.array(SLOT_BY_DAY_AND_TIME)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Some interactions, column by column; rows in order of (user, moment, place).
+
+    Attributes:
+        user, place: (E,) int64 ids.
+        moment: (E,) int64, microseconds since 1970.
+        dwell: (E,) float32, seconds.
+        likes, saves, shares: (E,) int32.
+        attended: (E,) bool.
+    """
+
+    user: Ints
+    place: Ints
+    moment: Ints
+    dwell: Floats
+    likes: Counts
+    saves: Counts
+    shares: Counts
+    attended: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: npt.NDArray[np.integer | np.bool_]) -> "Events":
+        """Some of the rows."""
+        return Events(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def rating(self) -> Floats:
+        """(E,) implicit rating."""
+        return implicit_rating(self.dwell, self.likes, self.saves, self.shares, self.attended)
+
+
+@dataclass(frozen=True)
+class Outings:
+    """Who of a group of friends was where: attendances that are already settled.
+
+    Attributes:
+        user: (A,) ids in ascending order.
+        place: (A,) ids.
+        moment: (A,) microseconds since 1970.
+    """
+
+    user: Ints
+    place: Ints
+    moment: Ints
+
+    def of(self, start: int, stop: int) -> tuple[Ints, Ints, Ints]:
+        """Those of users start to stop - 1."""
+        low, high = np.searchsorted(self.user, [start, stop])
+        return self.user[low:high], self.place[low:high], self.moment[low:high]
+
+
+def buckets(moment: Ints) -> tuple[Ints, Ints]:
+    """Time of day and day of week bucket of moments (E,), in microseconds since 1970."""
+    weekday = (moment // DAY_US + 3) % 7  # 1970-01-01 was a Thursday
+    return _TIME_OF_DAY[moment % DAY_US // HOUR_US], (weekday >= 5).astype(np.int64)
+
+
+def slots(moment: Ints) -> Ints:
+    """Time slot of moments (E,), in microseconds since 1970."""
+    time_of_day, day_of_week = buckets(moment)
+    slot: Ints = _SLOTS[day_of_week, time_of_day]
+    return slot
+
+
+def in_order(events: Events) -> Events:
+    """Sort by (user, moment, place) and keep one row of each."""
+    events = events.take(np.lexsort((events.place, events.moment, events.user)))
+    same = np.ones(len(events), dtype=bool)
+    for key in (events.user, events.moment, events.place):
+        same[1:] &= key[1:] == key[:-1]
+    same[:1] = False
+    return events.take(~same)
+
+
+def _views(config: WorldConfig, users: Users, start: int, stop: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """When the users of a block look at something: user (B,), moment (B,), within the horizon, after they joined."""
+    behavior = users.behavior[start:stop].astype(np.float64)
+    session_user = np.repeat(np.arange(start, stop), rng.poisson(behavior[:, 0] * config.weeks))
+    n = len(session_user)
+    week = rng.integers(0, config.weeks, n)
+    cell = choose_rows(rng, users.rhythm[session_user])
+    weekend, time_of_day = cell >= 4, cell % 4
+    day = np.where(weekend, rng.integers(5, 7, n), rng.integers(0, 5, n))
+    hour = _FIRST_HOUR[time_of_day] + choose_rows(rng, _HOURS[time_of_day])
+    begin = config.start_us + week * WEEK_US + day * DAY_US + hour * HOUR_US + rng.integers(0, HOUR_US, n)
+    mean = behavior[session_user - start, 1] * config.numbers.views_scale
+    count = 1 + rng.poisson(np.maximum(mean - 1.0, 0.0))
+    gap = rng.exponential(_GAP_US, int(count.sum())).astype(np.int64) + 1
+    # Running sum of the gaps within each session.
+    running = np.cumsum(gap)
+    first = np.cumsum(count) - count
+    moment = np.repeat(begin - (running[first] - gap[first]), count) + running
+    user = np.repeat(session_user, count)
+    keep = (moment >= users.joined[user]) & (moment < config.end_us)
+    return user[keep], moment[keep]
+
+
+def _visits(
+    config: WorldConfig, users: Users, places: Places, cities: list[City], user: Ints, moment: Ints,
+    rng: np.random.Generator,
+) -> tuple[Ints, Ints, Ints, Floats]:  # fmt: skip
+    """A place for each view: user, moment, place and taste of those that come about."""
+    numbers = config.numbers
+    where = users.where[user, (moment - config.start_us) // WEEK_US]
+    place, taste = np.full(len(user), -1), np.zeros(len(user), dtype=np.float32)
+    for c, city in enumerate(cities):
+        at = np.flatnonzero(where == c)
+        if not len(at) or not len(city.ids):
+            continue
+        who, row = np.unique(user[at], return_inverse=True)
+        tastes = Tastes.of(users, who)
+        tastes.area[users.city[who] != c] = 0.0
+        liking = city.taste(tastes, numbers)
+        liking += numbers.noise * rng.standard_normal(liking.shape, dtype=np.float32)
+        sampler = Sampler((liking + city.draw) / numbers.temperature, city, numbers.slot_weight)
+        found = sampler.draw(rng, row, slots(moment[at]))
+        place[at], taste[at] = city.ids[found], liking[row, found]
+    keep = place >= 0
+    keep[keep] = rng.random(int(keep.sum())) < alive(places, place[keep], moment[keep])
+    user, moment, place, taste = user[keep], moment[keep], place[keep], taste[keep]
+    # People look for something new: chance leads back to a place less and less often. Of the same pair's proposals a
+    # random one stays, wherever in time, so that the weeks stay alike. Going back on purpose comes later.
+    order = np.lexsort((rng.random(len(user)), place, user))
+    user, moment, place, taste = user[order], moment[order], place[order], taste[order]
+    first = np.ones(len(user), dtype=bool)
+    first[1:] = (user[1:] != user[:-1]) | (place[1:] != place[:-1])
+    at = np.arange(len(user))
+    repeat = at - np.maximum.accumulate(np.where(first, at, 0))
+    again = numbers.chance_return * (repeat**_WEARS_OFF - np.maximum(repeat - 1, 0) ** _WEARS_OFF)
+    keep = first | (rng.random(len(user)) < again)
+    return user[keep], moment[keep], place[keep], taste[keep]
+
+
+def affinity(config: WorldConfig, taste: Floats, fit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How much of a visit is enjoyed, 0 to 1: by taste, and a little by how well the moment suits.
+
+    Args:
+        taste: (E,) preference score without popularity.
+        fit: (E,) `SLOT_FIT` of the moment and the place.
+    """
+    numbers = config.numbers
+    x = (taste - numbers.affinity_center) / numbers.affinity_width + 0.8 * (fit - 0.5)
+    enjoyed: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-x))
+    return enjoyed
+
+
+def engage(
+    config: WorldConfig, users: Users, places: Places, user: Ints, place: Ints, liked: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[Floats, Counts, Counts, Counts, npt.NDArray[np.bool_]]:  # fmt: skip
+    """What people do at a visit they like so much: dwell, likes, saves, shares, attended (seed, section 7.4).
+
+    Probabilities are the seed's, times how much this user does so and, for attending, how well the place converts.
+    """
+    n = len(user)
+    numbers = config.numbers
+    ranges = (numbers.likes_per_session, numbers.saves_per_session, numbers.attends_per_month)
+    usual = [max(sum(r) / 2, 1e-9) for r in ranges]
+    keen = users.behavior[user, 2:5] / np.array(usual)
+    dwell = np.clip(30.0 + liked * 200.0 + rng.exponential(50.0, n), 5.0, 600.0).astype(np.float32)
+    likes = (rng.random(n) < np.minimum(0.95, liked * 0.7 * keen[:, 0])).astype(np.int32)
+    saves = (rng.random(n) < np.minimum(0.95, liked * 0.4 * keen[:, 1])).astype(np.int32)
+    shares = (rng.random(n) < np.minimum(0.95, liked * 0.2)).astype(np.int32)
+    comes = liked * numbers.attend_base * keen[:, 2] * _converts(places, place)
+    attended = rng.random(n) < np.minimum(0.95, comes)
+    return dwell, likes, saves, shares, attended
+
+
+def block_events(
+    config: WorldConfig, users: Users, places: Places, cities: list[City], outings: Outings, block: int, start: int,
+    stop: int,
+) -> Events:  # fmt: skip
+    """All interactions of users start to stop - 1.
+
+    Args:
+        block: number of the block, which keys its random stream.
+    """
+    numbers = config.numbers
+    rng = stream(config.seed, Stream.INTERACTIONS, block)
+    user, moment, place, taste = _visits(config, users, places, cities, *_views(config, users, start, stop, rng), rng)
+
+    # Again, some days later at about the same time, where it was liked; not while the user is away from that city.
+    fit = _fit(places, place, moment)
+    loyal = numbers.revisit * affinity(config, taste, fit) * _converts(places, place)
+    again = np.flatnonzero(rng.random(len(user)) < loyal)
+    days = 1 + rng.exponential(9.0, len(again)).astype(np.int64)
+    later = moment[again] + days * DAY_US + rng.integers(-HOUR_US // 2, HOUR_US // 2, len(again))
+    inside = later < config.end_us
+    again, later = again[inside], later[inside]
+    here = users.where[user[again], (later - config.start_us) // WEEK_US] == places.city[place[again]]
+    again, later = again[here], later[here]
+
+    out_user, out_place, out_moment = outings.of(start, stop)
+    away = places.city[out_place] != users.city[out_user]
+    out_taste = pair_taste(config, users, places, out_user, out_place, away)
+
+    user = np.concatenate([user, user[again], out_user])
+    place = np.concatenate([place, place[again], out_place])
+    moment = np.concatenate([moment, later, out_moment])
+    taste = np.concatenate([taste, taste[again], out_taste])
+    liked = affinity(config, taste, _fit(places, place, moment))
+    dwell, likes, saves, shares, attended = engage(config, users, places, user, place, liked, rng)
+    attended[len(attended) - len(out_user) :] = True
+    return in_order(Events(user, place, moment, dwell, likes, saves, shares, attended))
+
+
+def _converts(places: Places, place: Ints) -> Floats:
+    # Places differ in how well they turn a look into a visit, and a visit into another one: 0.7 to 2.5.
+    factor: Floats = 0.5 + np.minimum(places.conversion[place] * 4.0, 2.0)
+    return factor
+
+
+def _fit(places: Places, place: Ints, moment: Ints) -> npt.NDArray[np.float64]:
+    fit: npt.NDArray[np.float64] = SLOT_FIT[slots(moment), places.slot[place]]
+    return fit

@@ -1,0 +1,233 @@
+"""The main job at 300 x 300, as a user runs it: commands, a served API, `feast` typed by hand, Ctrl-C, and kill -9."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from recsys.schemas import TABLES
+from tests.conftest import ROOT, free_port
+
+STAGES = ("generate", "validate", "materialize", "train", "evaluate", "publish")
+
+
+@dataclass
+class Installation:
+    """A data folder, a Feast repository and an environment of their own."""
+
+    root: Path
+    env: dict[str, str]
+    redis_port: int
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs", *args], env=self.env, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done
+
+    def report(self, job: str) -> dict:
+        return json.loads((self.data / "reports" / f"{job}.json").read_text())
+
+
+def install(root: Path, **env: str) -> Installation:
+    shutil.copytree(ROOT / "feature_repo", root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
+    port = free_port()
+    config = root / "feature_repo" / "feature_store.yaml"
+    config.write_text(config.read_text().replace("127.0.0.1:6399", f"127.0.0.1:{port}"))
+    settings = {
+        "RECSYS_DATA_DIR": str(root / "data"),
+        "RECSYS_FEATURE_REPO": str(root / "feature_repo"),
+        "RECSYS_REDIS_URL": f"redis://127.0.0.1:{port}/0",
+        "RECSYS_USERS": "300",
+        "RECSYS_PLACES": "300",
+        "RECSYS_EPOCHS": "2",
+        "RECSYS_PORT": str(free_port()),
+        **env,
+    }
+    return Installation(root, {**os.environ, **settings}, port)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    made = install(tmp_path_factory.mktemp("e2e"))
+    made.run("pipeline")
+    yield made
+    made.run("down", check=False)
+
+
+@pytest.fixture(scope="module")
+def client(installed: Installation) -> Iterator[httpx.Client]:
+    base = f"http://127.0.0.1:{installed.env['RECSYS_PORT']}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "serve"],
+        env=installed.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        with httpx.Client(base_url=base, timeout=10) as made:
+            wait_ready(made, server)
+            yield made
+    finally:
+        server.send_signal(signal.SIGINT)
+        output, _ = server.communicate(timeout=30)
+    assert server.returncode == 0, output[-3000:]
+
+
+def wait_ready(client: httpx.Client, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert server.poll() is None, f"serve ended early: {server.stdout.read()[-3000:]}"
+        try:
+            if client.get("/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, "not ready after 60 s"
+        time.sleep(0.1)
+
+
+def test_every_stage_left_a_report(installed: Installation):
+    for stage in (*STAGES, "pipeline"):
+        report = installed.report(stage)
+        assert report["job"] == stage
+        assert report["seconds"] > 0
+        assert report["peak_rss_mb"] > 0
+
+
+def test_tables_have_their_contract_and_nothing_was_lost(installed: Installation):
+    for name, table in TABLES.items():
+        landed = pq.read_table(installed.data / "landing" / f"{name}.parquet")
+        accepted = pq.read_table(installed.data / "lake" / f"{name}.parquet")
+        assert accepted.schema.equals(table.arrow), name
+        assert accepted.equals(landed), name
+
+
+def test_status_and_sql_tell_what_is_there(installed: Installation):
+    status = json.loads(installed.run("status", "--json").stdout)
+    text = json.dumps(status)
+    assert installed.report("publish")["version"] in text
+    rows = json.loads(installed.run("sql", "select count(*) as n from users", "--format", "json").stdout)
+    assert rows == [{"n": 300}]
+    refused = installed.run("sql", "drop view users", check=False)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+
+
+def test_places_of_the_asked_city_only_ten_distinct_and_the_same_again(client: httpx.Client, installed: Installation):
+    places = {p["place_id"]: p for p in pq.read_table(installed.data / "lake" / "places.parquet").to_pylist()}
+    request = {"user_id": 5, "city_id": 2, "top_k": 10}
+    answer = client.post("/recommend/places", json=request)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["recommendations"]
+    in_city = [p for p in places.values() if p["city_id"] == 2]
+    assert len(found) == min(10, len(in_city))
+    assert len({r["place_id"] for r in found}) == len(found)
+    assert {places[r["place_id"]]["city_id"] for r in found} == {2}
+    assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
+    assert all(r["explanations"] for r in found)
+    assert answer.json()["model_version"] == installed.report("publish")["version"]
+    assert client.post("/recommend/places", json=request).json()["recommendations"] == found
+
+
+def test_people_without_oneself_and_with_both_probabilities(client: httpx.Client, installed: Installation):
+    users = {u["user_id"]: u for u in pq.read_table(installed.data / "lake" / "users.parquet").to_pylist()}
+    answer = client.post("/recommend/people", json={"user_id": 5, "top_k": 10, "target_place_id": 3})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["recommendations"]
+    assert found
+    assert 5 not in {r["user_id"] for r in found}
+    assert {users[r["user_id"]]["home_city_id"] for r in found} == {users[5]["home_city_id"]}
+    for r in found:
+        assert r["combined_score"] == pytest.approx(0.7 * r["compat_score"] + 0.3 * r["attend_prob"], abs=1e-5)
+
+
+def test_wrong_requests_are_refused_in_one_shape(client: httpx.Client):
+    for body, status in (
+        ({"user_id": 10**6}, 404), ({"user_id": 5, "time_slot": 6}, 422), ({"user_id": 5, "city_id": 99}, 404),
+        ({"user_id": 5, "desired_categories": [6]}, 422), ({"user_id": 5, "nonsense": 1}, 422), ({}, 422),
+    ):  # fmt: skip
+        answer = client.post("/recommend/places", json=body)
+        assert answer.status_code in {status, 422 if status == 404 and "city_id" in body else status}, answer.text
+        assert answer.headers["content-type"].startswith("application/problem+json")
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_feast_typed_by_hand_reaches_the_embedded_redis(installed: Installation):
+    feast = str(Path(sys.executable).parent / "feast")
+    repo = installed.root / "feature_repo"
+    until = installed.report("materialize")["until"][:19]
+    for command in (["apply"], ["materialize-incremental", until], ["materialize", "2024-03-01T00:00:00", until]):
+        done = subprocess.run([feast, *command], cwd=repo, env=installed.env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    with redis.Redis(port=installed.redis_port) as server:
+        assert sum(1 for _ in server.scan_iter("*user_id*recsys")) >= 300
+
+
+def test_a_store_that_is_gone_is_503_and_comes_back_with_its_data(client: httpx.Client, installed: Installation):
+    before = client.post("/recommend/places", json={"user_id": 7}).json()["recommendations"]
+    installed.run("down")
+    gone = client.post("/recommend/places", json={"user_id": 7})
+    assert gone.status_code == 503
+    assert gone.headers["content-type"].startswith("application/problem+json")
+    assert client.get("/ready").status_code == 503
+    assert client.get("/health").status_code == 200
+    installed.run("up")
+    assert client.post("/recommend/places", json={"user_id": 7}).json()["recommendations"] == before
+
+
+def test_running_again_changes_nothing(installed: Installation):
+    """The second run of every stage leaves the same version, the same lake and the same rows online."""
+    version, keys = installed.report("publish")["version"], installed.report("materialize")["keys_online"]
+    lake = {t: (installed.data / "lake" / f"{t}.parquet").read_bytes() for t in TABLES}
+    for stage in ("generate", "validate", "materialize", "train"):
+        installed.run(stage)
+    assert {t: (installed.data / "lake" / f"{t}.parquet").read_bytes() for t in TABLES} == lake
+    assert installed.report("materialize")["keys_online"] == keys
+    assert installed.report("train")["version"] == version
+
+
+def test_a_killed_stage_run_again_ends_where_an_undisturbed_run_does(
+    installed: Installation, tmp_path: Path
+):
+    """kill -9 in the middle of every stage, at the moment when it works on files, then the pipeline again."""
+    other = install(tmp_path, RECSYS_USERS="300", RECSYS_PLACES="300")
+    try:
+        for stage in STAGES:
+            whole = installed.report(stage)["seconds"]
+            victim = subprocess.Popen(
+                [sys.executable, "-m", "jobs", stage], env=other.env, cwd=ROOT,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            try:  # half of the undisturbed time, counted from the start of the process
+                victim.wait(timeout=max(0.5, whole * 0.5 + 1.0))
+            except subprocess.TimeoutExpired:
+                victim.kill()
+                victim.wait()
+            other.run(stage)
+        for name in TABLES:
+            same = (installed.data / "lake" / f"{name}.parquet").read_bytes()
+            assert (other.data / "lake" / f"{name}.parquet").read_bytes() == same, name
+        for view in ("user_activity", "user_place", "user_user"):
+            same = pq.read_table(installed.data / "features" / f"{view}.parquet")
+            assert pq.read_table(other.data / "features" / f"{view}.parquet").equals(same), view
+        assert other.report("materialize")["keys_online"] == installed.report("materialize")["keys_online"]
+        assert other.report("train")["version"] == installed.report("train")["version"]
+        assert other.report("evaluate")["places"] == installed.report("evaluate")["places"]
+        assert other.report("publish")["version"] == installed.report("publish")["version"]
+    finally:
+        other.run("down", check=False)

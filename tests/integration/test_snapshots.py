@@ -1,0 +1,129 @@
+"""Snapshots through Feast: the seed's dimensions, id maps, and nothing from the other side of the cut."""
+
+from collections import defaultdict
+from datetime import timedelta
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from recsys.constants import SLOT_BY_DAY_AND_TIME
+from recsys.errors import DataError
+from recsys.features import FeatureStore
+from recsys.graph import INTERACTS, REV_INTERACTS, SOCIAL, Edges, Nodes, Snapshot, build_graph
+from recsys.lake import Lake
+from recsys.training.snapshots import take_snapshot
+from tests.conftest import ROOT, Filled
+
+WEEK = timedelta(weeks=1)
+
+
+@pytest.fixture(scope="module")
+def store(filled: Filled):
+    opened = FeatureStore(ROOT / "feature_repo", data_dir=filled.data_dir, redis_url=filled.redis_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def snapshot(filled: Filled, store: FeatureStore) -> Snapshot:
+    with Lake(filled.data_dir) as lake:
+        return take_snapshot(lake, store, filled.start + 8 * WEEK, filled.start + 9 * WEEK)
+
+
+def rows(filled: Filled, table: str) -> list[dict]:
+    return pq.read_table(filled.data_dir / "lake" / f"{table}.parquet").to_pylist()
+
+
+def test_dimensions_are_the_seeds(snapshot: Snapshot):
+    data = snapshot.data
+    n, m = data["user"].num_nodes, data["place"].num_nodes
+    assert data["user"].x.shape == (n, 148)
+    assert data["place"].x.shape == (m, 114)
+    assert data[INTERACTS].edge_attr.shape == (len(snapshot.pair_keys), 12)
+    assert torch.equal(data[REV_INTERACTS].edge_index, data[INTERACTS].edge_index.flip(0))
+    assert data[SOCIAL].edge_attr.shape == (2 * len(snapshot.tie_keys), 3)
+    assert all(torch.isfinite(t).all() for t in (data["user"].x, data["place"].x, data[INTERACTS].edge_attr))
+    assert data.validate()
+
+
+def test_nodes_are_those_known_at_the_moment_in_id_order(filled: Filled, snapshot: Snapshot):
+    for table, key, kind in (("users", "user_id", "user"), ("places", "place_id", "place")):
+        known = sorted(r[key] for r in rows(filled, table) if r["as_of"] <= snapshot.as_of)
+        assert snapshot.data[kind][key].tolist() == known
+
+
+def test_edges_are_the_pairs_before_the_cut_and_labels_the_events_after_it(filled: Filled, snapshot: Snapshot):
+    users, places = snapshot.data["user"].user_id.tolist(), snapshot.data["place"].place_id.tolist()
+    before, after = defaultdict(int), []
+    for e in rows(filled, "interactions"):
+        if e["timestamp"] < snapshot.as_of:
+            before[e["user_id"], e["place_id"]] += 1
+        elif e["timestamp"] < snapshot.until and e["user_id"] in set(users) and e["place_id"] in set(places):
+            slot = SLOT_BY_DAY_AND_TIME[e["day_of_week_bucket"]][e["time_of_day_bucket"]]
+            after.append((e["user_id"], e["place_id"], round(e["implicit_rating"], 4), slot))
+    source, target = snapshot.data[INTERACTS].edge_index.tolist()
+    edges = {
+        (users[u], places[p]): int(c) for u, p, c in zip(source, target, snapshot.data[INTERACTS].count, strict=True)
+    }
+    assert edges == before
+    labels = snapshot.labels
+    got = [
+        (users[u], places[p], round(float(r), 4), int(s))
+        for u, p, r, s in zip(labels.user, labels.place, labels.rating, labels.slot, strict=True)
+    ]
+    assert sorted(got) == sorted(after)
+    assert len(got) > 50
+
+
+def test_friend_labels_and_companions_lie_in_the_window(filled: Filled, snapshot: Snapshot):
+    users = snapshot.data["user"].user_id.tolist()
+    known = set(users)
+    labels = {
+        (r["user_u"], r["user_v"], r["label_compat"], r["label_attend"])
+        for r in rows(filled, "friend_labels")
+        if snapshot.as_of <= r["as_of"] < snapshot.until and {r["user_u"], r["user_v"]} <= known
+    }
+    f = snapshot.friends
+    got = {
+        (users[u], users[v], int(c), int(a)) for u, v, c, a in zip(f.user_u, f.user_v, f.compat, f.attend, strict=True)
+    }
+    assert got == labels
+    there = defaultdict(set)
+    places = set(snapshot.data["place"].place_id.tolist())
+    for e in rows(filled, "interactions"):
+        if e["attended"] and snapshot.as_of <= e["timestamp"] < snapshot.until and e["place_id"] in places:
+            there[e["place_id"], e["timestamp"].date()].add(e["user_id"])
+    pairs = sorted((u, v, place) for (place, _), at in there.items() for u in at & known for v in at & known if u < v)
+    c, ids = snapshot.companions, snapshot.data["place"].place_id.tolist()
+    assert sorted((users[u], users[v], ids[p]) for u, v, p in zip(c.user_u, c.user_v, c.place, strict=True)) == pairs
+
+
+def test_look_ups_find_a_pairs_row_and_zeros_elsewhere(snapshot: Snapshot):
+    source, target = snapshot.data[INTERACTS].edge_index
+    at = torch.arange(0, len(source), 7)
+    features = snapshot.place_features(source[at], target[at])
+    assert torch.equal(features[:, 9:], snapshot.pair_online[at])
+    assert torch.equal(features[:, :9], snapshot.place_online[target[at]])
+    known = set(snapshot.pair_keys.tolist())
+    m = len(snapshot.place_online)
+    free = next((u, p) for u in range(10) for p in range(m) if u * m + p not in known)
+    assert not snapshot.place_features(torch.tensor([free[0]]), torch.tensor([free[1]]))[:, 9:].any()
+    u, v = snapshot.data[SOCIAL].edge_index[:, 0]
+    there, back = (snapshot.people_features(a[None], b[None])[:, :4] for a, b in ((u, v), (v, u)))
+    assert torch.equal(there, back)
+    assert there[0, 3] == 1
+
+
+def test_a_feature_that_is_not_a_number_names_row_and_block():
+    users = Nodes(np.array([3, 8]), {}, None)
+    blocks = {
+        "home_city_id": [0, 0], "home_neighborhood_id": [0, 0], "cat_pref": np.zeros((2, 6)),
+        "fine_pref": np.full((2, 100), [[0.01], [np.nan]]), "vibe_pref": np.zeros((2, 30)),
+        "area_freqs": np.zeros((2, 5)), "behavior": np.zeros((2, 5)),
+    }  # fmt: skip
+    users = Nodes(users.ids, {k: np.asarray(v) for k, v in blocks.items()})
+    empty = Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 12), np.float32), {})
+    with pytest.raises(DataError, match="user 8: fine_pref is not finite"):
+        build_graph(users, users, empty, empty)
