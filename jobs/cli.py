@@ -22,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
@@ -45,6 +46,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make the synthetic city world (RECSYS_PRESET, RECSYS_USERS, RECSYS_PLACES, RECSYS_SEED)."""
+    # Before numpy is imported: the workers share the cores, and BLAS threads of their own only spin against them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _job("generate", as_json, force=force)
 
 
@@ -135,7 +138,6 @@ def demo() -> None:
 
 def main() -> None:
     """Entry point: an expected error is one sentence and exit code 1, not a traceback."""
-    os.environ.setdefault("FEAST_USAGE", "False")
     try:
         app()
     except RecsysError as error:

@@ -79,7 +79,8 @@ def save_artifact(
     for name, table in tables.items():
         writers[f"{name}.parquet"] = partial(pq.write_table, table, compression="zstd")
     for name, named in tensors.items():
-        content = {key: value.detach().cpu().contiguous() for key, value in named.items()}
+        # copies: two names of one tensor (a shared embedding table) would be refused
+        content = {key: value.detach().cpu().clone().contiguous() for key, value in named.items()}
         writers[f"{name}.safetensors"] = partial(save_file, content)
     with replacing_folder(root / version) as folder:
         for name, write in writers.items():

@@ -95,6 +95,15 @@ def running(url: str, folder: Path) -> Server | None:
     return Server(url, ours) if _pid(url) == ours else None
 
 
+def figures(url: str) -> dict[str, int] | None:
+    """Keys and memory (MB) of the server at an address, whoever started it; None when none answers."""
+    with _client(url) as client:
+        try:
+            return {"keys": int(client.dbsize()), "memory_mb": int(client.info("memory")["used_memory"]) >> 20}
+        except redis.RedisError:
+            return None
+
+
 def stop(url: str, folder: Path) -> bool:
     """Stop our server and wait until it is gone; its data stay.
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from recsys.atomic import replacing, write_json
 from recsys.constants import POSITIVE_RATING
 from recsys.errors import ConfigError
-from recsys.schemas import INTERACTIONS, TABLES
+from recsys.schemas import INTERACTIONS
 from recsys.world import interactions, seed_interactions
 from recsys.world.config import WorldConfig
 from recsys.world.friends import group_pairs, make_groups, make_outings, similar
@@ -218,5 +218,4 @@ def generate(
         "friend_labels": len(labels.u),
         "compat_share": round(positives / max(len(labels.u), 1), 4),
         "attend_share_of_compat": round(int(labels.attend.sum()) / max(positives, 1), 4),
-        "tables": {name: f"{name}.parquet" for name in TABLES},
     }

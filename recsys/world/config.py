@@ -79,7 +79,7 @@ class Parameters:
     travel: float = 0.05
     late: float = 0.12
     late_from: float = 0.5
-    slot_weight: float = 1.4
+    slot_weight: float = 1.6
     trending: float = 0.12
     chance_return: float = 0.165
     revisit: float = 0.08
