@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.markup import escape
 from rich.table import Table
 
 from jobs.report import Report
@@ -46,8 +47,8 @@ async def _index(settings: Settings) -> dict[str, Any]:
 def _or_error(ask: Any) -> Any:
     try:
         return ask()
-    except (RecsysError, OSError, ValueError) as error:
-        return {"error": str(error)}
+    except (RecsysError, OSError, ValueError, KeyError, TypeError) as error:
+        return {"error": str(error) or repr(error)}
 
 
 def _parquet(path: Path, now: datetime) -> dict[str, Any] | None:
@@ -90,7 +91,7 @@ def _say(one: Any, job: str, words: Any) -> str:
     if not one:
         return f"[yellow]not yet: run `recsys {job}`[/]"
     if isinstance(one, dict) and "error" in one:
-        return f"[red]{one['error']}[/]"
+        return f"[red]{escape(str(one['error']))}[/]"
     return str(words(one))
 
 

@@ -84,9 +84,7 @@ class Planted:
         """Graph as of the start of a week, labels in the weeks after."""
         n, m = self.n_users, self.n_places
         past, future = self.week < week, (self.week >= week) & (self.week < week + weeks)
-        key, inverse, count = np.unique(
-            self.user[past] * m + self.place[past], return_inverse=True, return_counts=True
-        )
+        key, inverse, count = np.unique(self.user[past] * m + self.place[past], return_inverse=True, return_counts=True)
         attr = np.zeros((len(key), 12), dtype=np.float32)
         attr[:, 0] = np.bincount(inverse, self.rating[past], minlength=len(key)) / np.maximum(count, 1) / 5
         attr[:, 10] = 1.0
@@ -119,7 +117,9 @@ class Planted:
                 "price_band": self.price, "typical_time_slot": self.slot, "popularity": stats[:, :4],
             },
         )  # fmt: skip
-        tie_attr = np.stack([self.tie_overlap, np.zeros_like(self.tie_overlap), np.zeros_like(self.tie_overlap)], axis=1)
+        tie_attr = np.stack(
+            [self.tie_overlap, np.zeros_like(self.tie_overlap), np.zeros_like(self.tie_overlap)], axis=1
+        )
         data = build_graph(
             users,
             places,

@@ -172,7 +172,9 @@ def test_feast_typed_by_hand_reaches_the_embedded_redis(installed: Installation)
     repo = installed.root / "feature_repo"
     until = installed.report("materialize")["until"][:19]
     for command in (["apply"], ["materialize-incremental", until], ["materialize", "2024-03-01T00:00:00", until]):
-        done = subprocess.run([feast, *command], cwd=repo, env=installed.env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [feast, *command], cwd=repo, env=installed.env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     with redis.Redis(port=installed.redis_port) as server:
         assert sum(1 for _ in server.scan_iter("*user_id*recsys")) >= 300
@@ -201,9 +203,7 @@ def test_running_again_changes_nothing(installed: Installation):
     assert installed.report("train")["version"] == version
 
 
-def test_a_killed_stage_run_again_ends_where_an_undisturbed_run_does(
-    installed: Installation, tmp_path: Path
-):
+def test_a_killed_stage_run_again_ends_where_an_undisturbed_run_does(installed: Installation, tmp_path: Path):
     """kill -9 in the middle of every stage, at the moment when it works on files, then the pipeline again."""
     other = install(tmp_path, RECSYS_USERS="300", RECSYS_PLACES="300")
     try:

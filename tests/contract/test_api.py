@@ -1,0 +1,235 @@
+"""The API as an application team meets it: fields, codes, one error shape, ids, limits."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.middleware import MAX_BODY_BYTES
+from api.state import State
+from recsys.settings import Settings
+from tests.parts import N_PLACES, N_USERS, NOW, make_engine
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> State:
+    return State(make_engine(tmp_path_factory.mktemp("index")), lambda: NOW)
+
+
+@pytest.fixture(scope="module")
+def client(state: State) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(), ready=state), raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture
+def empty_client(tmp_path: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(data_dir=tmp_path), ready=State(None, lambda: NOW))) as made:
+        yield made
+
+
+def assert_problem(answer, status: int) -> dict:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert set(body) == {"type", "title", "status", "detail", "request_id", "errors"}
+    assert body["status"] == status
+    assert body["request_id"] == answer.headers["x-request-id"]
+    return body
+
+
+def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
+    answer = client.post(
+        "/recommend/places",
+        json={"user_id": 4, "city_id": 2, "time_slot": 3, "desired_categories": [0, 2], "top_k": 10},
+    )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert set(body) == {"recommendations", "city_id", "city_name", "model_version", "request_id"}
+    assert (body["city_id"], body["city_name"], body["model_version"]) == (2, "City 2", "test-1")
+    found = body["recommendations"]
+    assert len(found) == len({r["place_id"] for r in found}) == 10
+    assert all(r["place_id"] % 3 == 2 for r in found)
+    assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
+    for r in found:
+        assert set(r) == {"place_id", "score", "explanations", "name", "neighborhood_name"}
+        assert 0 < r["score"] < 1
+        assert 1 <= len(r["explanations"]) <= 3
+
+
+def test_the_same_request_twice_gives_the_same_list(client: TestClient):
+    for path, body in (("places", {"user_id": 9}), ("people", {"user_id": 9, "target_place_id": 5})):
+        first, second = (client.post(f"/recommend/{path}", json=body).json() for _ in range(2))
+        assert first["recommendations"] == second["recommendations"]
+        assert first["request_id"] != second["request_id"]
+
+
+def test_the_city_left_out_is_the_users_own(client: TestClient):
+    assert client.post("/recommend/places", json={"user_id": 4}).json()["city_id"] == 1
+    assert client.post("/recommend/people", json={"user_id": 5}).json()["city_id"] == 2
+
+
+@pytest.mark.parametrize("user_id", [0, 1, 2, 31])
+def test_people_are_of_the_city_and_never_oneself(client: TestClient, user_id: int):
+    body = client.post("/recommend/people", json={"user_id": user_id, "top_k": 100}).json()
+    found = body["recommendations"]
+    expected = {i for i in range(N_USERS - 1) if i % 3 == user_id % 3 and i != user_id}
+    assert {r["user_id"] for r in found} == expected
+    for r in found:
+        assert set(r) == {"user_id", "compat_score", "attend_prob", "combined_score", "explanations", "name"}
+        assert r["combined_score"] == pytest.approx(0.7 * r["compat_score"] + 0.3 * r["attend_prob"], abs=1e-5)
+
+
+def test_the_context_of_a_people_request_matters(client: TestClient):
+    plain = client.post("/recommend/people", json={"user_id": 3}).json()["recommendations"]
+    there = client.post("/recommend/people", json={"user_id": 3, "target_place_id": 7}).json()["recommendations"]
+    doing = client.post("/recommend/people", json={"user_id": 3, "activity_tags": [7]}).json()["recommendations"]
+    late = client.post("/recommend/people", json={"user_id": 3, "time_slot": 5}).json()["recommendations"]
+    scores = [[r["combined_score"] for r in found] for found in (plain, there, doing, late)]
+    assert len({tuple(s) for s in scores}) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("places", {"user_id": 10**6}),
+        ("places", {"user_id": 2**63 - 1}),
+        ("places", {"user_id": 1, "city_id": 3}),
+        ("places", {"user_id": N_USERS - 1}),
+        ("people", {"user_id": 10**6}),
+        ("people", {"user_id": 1, "target_place_id": N_PLACES}),
+        ("people", {"user_id": 1, "city_id": 99}),
+    ],
+)
+def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body: dict):
+    detail = assert_problem(client.post(f"/recommend/{path}", json=body), 404)["detail"]
+    assert re.search(r"there is no|is not in model version test-1", detail)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("places", {}, "user_id"),
+        ("places", {"user_id": -1}, "user_id"),
+        ("places", {"user_id": 2**63}, "user_id"),
+        ("places", {"user_id": "x"}, "user_id"),
+        ("places", {"user_id": 1.5}, "user_id"),
+        ("places", {"user_id": 1, "time_slot": 6}, "time_slot"),
+        ("places", {"user_id": 1, "desired_categories": [0, 6]}, "desired_categories.1"),
+        ("places", {"user_id": 1, "desired_categories": [0] * 7}, "desired_categories"),
+        ("places", {"user_id": 1, "top_k": 0}, "top_k"),
+        ("places", {"user_id": 1, "top_k": 101}, "top_k"),
+        ("places", {"user_id": 1, "topk": 5}, "topk"),
+        ("people", {"user_id": 1, "activity_tags": [100]}, "activity_tags.0"),
+        ("people", {"user_id": 1, "target_place_id": -4}, "target_place_id"),
+        ("people", {"user_id": 1, "city_id": -1}, "city_id"),
+    ],
+)
+def test_a_field_out_of_its_range_is_422_and_named(client: TestClient, path: str, body: dict, field: str):
+    problem = assert_problem(client.post(f"/recommend/{path}", json=body), 422)
+    assert [e["field"] for e in problem["errors"]] == [field]
+    assert problem["detail"].startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'{"user_id": NaN}', '{"user_id": "ж"}'.encode(), b"\xff"]
+)
+def test_a_body_that_is_no_request_is_refused(client: TestClient, content: bytes):
+    answer = client.post("/recommend/places", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert_problem(answer, answer.status_code)
+
+
+def test_a_large_body_is_413_stated_or_streamed(client: TestClient):
+    assert_problem(client.post("/recommend/places", content=b" " * (MAX_BODY_BYTES + 1)), 413)
+    chunks = (b" " * 1024 for _ in range(MAX_BODY_BYTES // 1024 + 2))
+    assert_problem(client.post("/recommend/places", content=chunks), 413)
+    body = json.dumps({"user_id": 1}).ljust(MAX_BODY_BYTES)
+    assert (
+        client.post("/recommend/places", content=body, headers={"content-type": "application/json"}).status_code == 200
+    )
+
+
+def test_unknown_paths_and_methods_have_the_same_shape(client: TestClient):
+    assert_problem(client.get("/nowhere"), 404)
+    assert_problem(client.get("/recommend/places"), 405)
+
+
+def test_a_request_id_is_taken_over_when_it_is_sane(client: TestClient):
+    assert client.get("/health", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
+    for bad in ("a b", "x" * 65, "<script>", ""):
+        made = client.get("/health", headers={"x-request-id": bad}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
+
+
+def test_every_log_line_is_json_with_the_request_id(client: TestClient, capsys: pytest.CaptureFixture[str]):
+    client.post("/recommend/places", json={"user_id": 10**6}, headers={"x-request-id": "find-me"})
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines
+    access = [line for line in lines if line["event"] == "request"]
+    assert [(a["path"], a["status"], a["request_id"]) for a in access] == [("/recommend/places", 404, "find-me")]
+
+
+def test_a_store_that_is_down_is_503_and_says_when_to_come_back(client: TestClient, state: State):
+    assert state.engine is not None
+    state.engine.features.down = True
+    try:
+        for path in ("places", "people"):
+            answer = client.post(f"/recommend/{path}", json={"user_id": 1})
+            assert_problem(answer, 503)
+            assert answer.headers["retry-after"] == "1"
+        assert "online store" in assert_problem(client.get("/ready"), 503)["detail"]
+        assert client.get("/health").status_code == 200
+    finally:
+        state.engine.features.down = False
+    assert client.get("/ready").json()["model_version"] == "test-1"
+
+
+def test_what_nobody_foresaw_is_500_and_tells_nothing(
+    client: TestClient, state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    assert state.engine is not None
+    monkeypatch.setattr(state.engine.features, "rank_places", explode)
+    answer = client.post("/recommend/places", json={"user_id": 1})
+    assert "secret" not in answer.text
+    problem = assert_problem(answer, 500)
+    logged = capsys.readouterr().out
+    assert "secret detail" in logged
+    assert problem["request_id"] in logged
+
+
+def test_before_the_first_publish_it_is_alive_but_not_ready(empty_client: TestClient):
+    assert empty_client.get("/health").status_code == 200
+    assert "recsys publish" in assert_problem(empty_client.get("/ready"), 503)["detail"]
+    assert_problem(empty_client.post("/recommend/places", json={"user_id": 1}), 503)
+    assert empty_client.get("/").json()["model_version"] is None
+
+
+def test_the_first_page_is_json_for_programs_and_html_for_browsers(client: TestClient):
+    assert client.get("/").json()["links"]["docs"] == "/docs"
+    page = client.get("/", headers={"accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert "test-1" in page.text
+
+
+def test_the_docs_work_without_a_network(client: TestClient):
+    page = client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert sources
+    for source in sources:
+        assert source.startswith("/"), source
+        assert client.get(source).status_code == 200
+
+
+def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/", "/health", "/ready", "/recommend/places", "/recommend/people"}
+    for path in ("/recommend/places", "/recommend/people"):
+        assert set(paths[path]["post"]["responses"]) == {"200", "404", "413", "422", "503"}

@@ -1,0 +1,110 @@
+"""A small engine of real parts: Qdrant Edge, the heads with random weights, and features held in memory."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recsys.constants import C_COARSE, C_FINE, C_VIBE, D_ONLINE_PEOPLE, D_ONLINE_PLACE
+from recsys.errors import FeatureStoreUnavailable
+from recsys.index import EdgeIndex, Vectors
+from recsys.models.config import ModelConfig
+from recsys.models.heads import Heads
+from recsys.models.ranker import Ranker
+from recsys.online import PlaceRow, UserRow
+from recsys.recommend.engine import Engine, Gazetteer
+
+NOW = datetime(2024, 3, 25, tzinfo=UTC)
+N_USERS, N_PLACES, N_CITIES, N_AREAS = 60, 200, 3, 4
+
+
+def user_row(rng: np.random.Generator, user_id: int) -> UserRow:
+    areas = rng.choice(N_AREAS, size=2, replace=False)
+    return UserRow(
+        user_id, f"User {user_id}", user_id % N_CITIES, int(areas[0]),
+        rng.dirichlet(np.ones(C_COARSE)).astype(np.float32), rng.dirichlet(np.full(C_FINE, 0.05)).astype(np.float32),
+        rng.dirichlet(np.full(C_VIBE, 0.1)).astype(np.float32), {int(a): 0.5 for a in areas},
+        rng.random(9).astype(np.float32),
+    )  # fmt: skip
+
+
+def place_row(rng: np.random.Generator, place_id: int) -> PlaceRow:
+    category = np.eye(C_COARSE, dtype=np.float32)[rng.integers(C_COARSE)]
+    tags = rng.dirichlet(np.full(C_FINE, 0.05)).astype(np.float32)
+    area, price, slot = (int(rng.integers(n)) for n in (N_AREAS, 5, 6))
+    return PlaceRow(place_id, f"Place {place_id}", place_id % N_CITIES, area, category, tags, price, slot)
+
+
+@dataclass
+class MemoryFeatures:
+    """Online features held in memory; `down` makes every read fail as a dead server would."""
+
+    user_rows: dict[int, UserRow]
+    place_rows: dict[int, PlaceRow]
+    down: bool = False
+    calls: list[str] = field(default_factory=list)
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.down:
+            raise FeatureStoreUnavailable("the online store at 127.0.0.1:1 did not answer")
+
+    def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
+        self._call("users")
+        return [self.user_rows.get(i) for i in ids]
+
+    def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
+        self._call("places")
+        return [self.place_rows.get(i) for i in ids]
+
+    def rank_places(self, user_id: int, place_ids: Sequence[int], now: datetime) -> np.ndarray:
+        self._call("rank_places")
+        return np.stack([np.random.default_rng([user_id, int(p)]).random(D_ONLINE_PLACE) for p in place_ids]).astype(
+            np.float32
+        )
+
+    def rank_people(self, user_id: int, peer_ids: Sequence[int], now: datetime) -> np.ndarray:
+        self._call("rank_people")
+        return np.stack([np.random.default_rng([user_id, int(p)]).random(D_ONLINE_PEOPLE) for p in peer_ids]).astype(
+            np.float32
+        )
+
+    def ping(self) -> None:
+        self._call("ping")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def unit(rng: np.random.Generator, n: int) -> np.ndarray:
+    values = rng.normal(size=(n, 128)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
+    """The last user is in the feature store but not in the index: they joined after the version was made."""
+    rng = np.random.default_rng(3)
+    torch.manual_seed(3)
+    config = ModelConfig(n_cities=N_CITIES, n_neighborhoods=N_AREAS)
+    features = MemoryFeatures(
+        {i: user_row(rng, i) for i in range(N_USERS)}, {i: place_row(rng, i) for i in range(N_PLACES)}
+    )
+    index = EdgeIndex(folder)
+    ids = np.arange(N_PLACES)
+    people = np.arange(users_in_index)
+    asyncio.run(
+        index.publish(
+            "test-1",
+            Vectors(ids, ids % N_CITIES, {"embedding": unit(rng, N_PLACES)}),
+            Vectors(people, people % N_CITIES, {"embedding": unit(rng, len(people)), "people": unit(rng, len(people))}),
+        )
+    )
+    names = Gazetteer(
+        {c: f"City {c}" for c in range(N_CITIES)},
+        {(c, a): f"Quarter {c}-{a}" for c in range(N_CITIES) for a in range(N_AREAS)},
+    )
+    return Engine("test-1", names, Ranker(config, Heads(config)), index, features, candidates=50)
