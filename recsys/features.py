@@ -22,6 +22,7 @@ import pyarrow as pa
 import redis
 from feast import Entity, FeatureService, FeatureView, FileSource
 from feast import FeatureStore as FeastStore
+from feast.errors import FeatureServiceNotFoundException
 from feast.repo_config import load_repo_config
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -257,9 +258,7 @@ class FeatureStore:
                 self._services[name] = self._store.get_feature_service(name)
                 for view in self._store.list_feature_views():
                     self._ttls[view.name] = view.ttl or timedelta(0)
-            except Exception as error:
-                if type(error).__name__ not in ("FeatureServiceNotFoundException", "RegistryNotBuiltException"):
-                    raise
+            except FeatureServiceNotFoundException as error:
                 raise NotReady(f"no feature service {name}: run `recsys materialize`, or `feast apply`") from error
         return self._services[name]
 

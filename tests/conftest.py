@@ -53,10 +53,9 @@ class Filled:
 @pytest.fixture(scope="session")
 def filled(world_dir: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Filled:
     """Features of the small world, materialized by the job itself."""
-    from recsys.lake import Lake
-
     from jobs import materialize
     from jobs.report import Report
+    from recsys.lake import Lake
     from recsys.settings import Settings
 
     data_dir = tmp_path_factory.mktemp("data")

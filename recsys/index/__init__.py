@@ -21,4 +21,6 @@ def open_index(
         return EdgeIndex(folder)
     from qdrant_client import AsyncQdrantClient
 
-    return ServerIndex(AsyncQdrantClient(url=url, api_key=api_key, timeout=max(1, round(timeout_s))))
+    return ServerIndex(
+        AsyncQdrantClient(url=url, api_key=api_key, timeout=max(1, round(timeout_s)), check_compatibility=False)
+    )

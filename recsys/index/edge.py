@@ -121,12 +121,23 @@ class EdgeIndex:
 
 
 def _write_shard(path: Path, points: Vectors) -> None:
-    from qdrant_edge import Distance, EdgeConfig, EdgeShard, EdgeVectorParams, PayloadSchemaType, Point, UpdateOperation
+    from qdrant_edge import (
+        Distance,
+        EdgeConfig,
+        EdgeOptimizersConfig,
+        EdgeShard,
+        EdgeVectorParams,
+        PayloadSchemaType,
+        Point,
+        UpdateOperation,
+    )
 
     vectors = {name: EdgeVectorParams(size=D_MODEL, distance=Distance.Dot) for name in points.named}
     with replacing_folder(path) as aside, _edge_errors(path.name):
-        shard = EdgeShard.create(str(aside), EdgeConfig(vectors=vectors))
-        # The payload index comes first: a filterable graph is only built over fields that are indexed by then.
+        # No graph: over one city's points an exact scan takes a millisecond or two, and building costs minutes.
+        exact = EdgeOptimizersConfig(indexing_threshold=0)
+        shard = EdgeShard.create(str(aside), EdgeConfig(vectors=vectors, optimizers=exact))
+        # The payload index comes first: what is written after it is indexed as it comes.
         shard.update(UpdateOperation.create_field_index("city_id", PayloadSchemaType.Integer))
         for at in range(0, len(points.ids), BATCH):
             rows = range(at, min(at + BATCH, len(points.ids)))

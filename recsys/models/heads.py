@@ -81,10 +81,10 @@ class _Trunk(nn.Module):
         self.context = nn.Linear(config.d_context, hidden, bias=False)
         self.online = nn.Linear(d_online + 1, hidden, bias=False)
         self.after = nn.Sequential(nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(config.head_dropout))
-        # Six maps in place of one: each with the deviation that the one over all inputs would start with.
-        fan_in = 4 * d + config.d_context + d_online + 1
-        for part in (self.first, self.second, self.product, self.difference, self.context, self.online):
-            nn.init.uniform_(part.weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        # One map over all inputs would start each at 1 / sqrt(all of them). The vectors' parts do; the few online
+        # features and the context start at their own width, or 512 components of the vectors would drown them.
+        for part in (self.first, self.second, self.product, self.difference):
+            nn.init.uniform_(part.weight, -1 / math.sqrt(4 * d), 1 / math.sqrt(4 * d))
 
     def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
         cosine = (query * candidate).sum(dim=-1, keepdim=True)

@@ -130,7 +130,7 @@ def _users(store: FeatureStore, ids: Ints, as_of: datetime) -> tuple[Nodes, Tens
     table = store.historical("train_users_v1", {"user_id": ids}, as_of)
     activity = _activity(table["user_activity__stats"], len(USER_ACTIVITY))
     areas = _padded(table["user_profile__area_ids"], -1).astype(np.int64)
-    blocks = {
+    blocks: dict[str, npt.NDArray[Any]] = {
         "home_city_id": _column(table, "user_profile__home_city_id"),
         "home_neighborhood_id": _column(table, "user_profile__home_neighborhood_id"),
         "cat_pref": matrix(table["user_profile__cat_pref"], C_COARSE),
@@ -145,7 +145,7 @@ def _users(store: FeatureStore, ids: Ints, as_of: datetime) -> tuple[Nodes, Tens
 def _places(store: FeatureStore, ids: Ints, as_of: datetime) -> tuple[Nodes, Tensor]:
     table = store.historical("train_places_v1", {"place_id": ids}, as_of)
     activity = _activity(table["place_activity__stats"], len(PLACE_ACTIVITY))
-    blocks = {
+    blocks: dict[str, npt.NDArray[Any]] = {
         "city_id": _column(table, "place_profile__city_id"),
         "neighborhood_id": _column(table, "place_profile__neighborhood_id"),
         "category_one_hot": matrix(table["place_profile__category_one_hot"], C_COARSE),

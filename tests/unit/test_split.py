@@ -1,6 +1,7 @@
 """Cuts in time: windows touch, never overlap, and each label window starts where its graph ends."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_windows_touch_and_never_overlap(weeks: int):
     windows = [*split.train, split.valid, split.test]
     assert split.train
     assert windows[-1][1] == split.end == START + weeks * WEEK
-    for (_, earlier_end), (later_start, _) in zip(windows, windows[1:], strict=False):
+    for (_, earlier_end), (later_start, _) in pairwise(windows):
         assert earlier_end == later_start
 
 
