@@ -104,7 +104,10 @@ class UserEncoder(nn.Module):
 
     def forward(self, x: Tensor, area_ids: Tensor) -> Tensor:
         """See the class."""
-        city, home = block(x, USER_X, "home_city_id").long()[:, 0], block(x, USER_X, "home_neighborhood_id").long()[:, 0]
+        city, home = (
+            block(x, USER_X, "home_city_id").long()[:, 0],
+            block(x, USER_X, "home_neighborhood_id").long()[:, 0],
+        )
         areas = self.neighborhoods(city[:, None].expand_as(area_ids), area_ids)
         weights = block(x, USER_X, "area_freqs")
         area = torch.einsum("na,nad->nd", weights, areas)
@@ -161,7 +164,11 @@ def check_ids(config: ModelConfig, user_x: Tensor, area_ids: Tensor, place_x: Te
     Raises:
         DataError: names the feature, the allowed range and what was found.
     """
-    expected = {"user.x": (user_x, D_USER), "place.x": (place_x, D_PLACE), "area_ids": (area_ids, MAX_NEIGHBORHOODS_PER_USER)}
+    expected = {
+        "user.x": (user_x, D_USER),
+        "place.x": (place_x, D_PLACE),
+        "area_ids": (area_ids, MAX_NEIGHBORHOODS_PER_USER),
+    }
     for name, (tensor, width) in expected.items():
         if tensor.dim() != 2 or tensor.shape[1] != width:
             raise DataError(f"{name} must have {width} columns (got shape {tuple(tensor.shape)})")

@@ -76,7 +76,7 @@ class Relation:
         if edge_index.dim() != 2 or edge_index.shape[0] != 2:
             raise DataError(f"edge_index must have shape (2, E) (got {tuple(edge_index.shape)})")
         for name, ends, size in (("source", edge_index[0], n_source), ("target", edge_index[1], n_target)):
-            if len(ends) and not (0 <= int(ends.min()) and int(ends.max()) < size):
+            if len(ends) and not (int(ends.min()) >= 0 and int(ends.max()) < size):
                 raise DataError(f"an edge's {name} must lie in [0, {size}) (got {int(ends.min())}, {int(ends.max())})")
         source, target = edge_index[0], edge_index[1]
         by_target = _pattern(target, source, n_target, n_source)
@@ -121,7 +121,8 @@ def _pattern(row: Tensor, column: Tensor, n_rows: int, n_columns: int) -> Patter
 def _product(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
     matrix = pattern.matrix(values, dense.shape[0])
     if dense.device.type == "cpu":
-        return torch.sparse.mm(matrix, dense, "sum")  # type: ignore[call-arg]  # threaded kernel; the stub lacks it
+        out: Tensor = torch.sparse.mm(matrix, dense, "sum")  # its threaded kernel, and the faster one
+        return out
     return matrix @ dense
 
 
@@ -133,7 +134,7 @@ class _WeightedSum(torch.autograd.Function):
         return _product(relation.by_target, relation.by_target.arrange(weight), x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         relation: Relation = ctx.relation
         weight, x = ctx.saved_tensors
         grad = grad.contiguous()
@@ -168,7 +169,7 @@ def weighted_sum(relation: Relation, weight: Tensor, x: Tensor) -> Tensor:
         )
     if relation.n_edges == 0:  # the kernels refuse empty patterns; the sum keeps the gradient's path
         return x.new_zeros(relation.n_target, x.shape[1]) + 0.0 * (weight.sum() + x.sum())
-    out: Tensor = _WeightedSum.apply(relation, weight.contiguous(), x.contiguous())
+    out: Tensor = _WeightedSum.apply(relation, weight.contiguous(), x.contiguous())  # type: ignore[no-untyped-call]
     return out
 
 

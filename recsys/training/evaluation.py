@@ -164,7 +164,9 @@ def evaluate(
     ranker = Ranker(model.config, model.heads)
     try:
         user, place, chosen = _targets(prepared, max_users, seed)
-        methods: list[Baseline] = [Random(seed), Popularity(prepared, seed), OwnHistory(prepared, seed)] if baselines else []
+        methods: list[Baseline] = (
+            [Random(seed), Popularity(prepared, seed), OwnHistory(prepared, seed)] if baselines else []
+        )
         per_user = _places(ranker, embeddings, prepared, user, place, chosen, methods, k, candidates)
         rows = {
             name: {metric: float(v.mean()) if len(v) else 0.0 for metric, v in zip(METRICS, values, strict=True)}
@@ -214,7 +216,7 @@ def _places(
     for city in torch.unique(prepared.users.city[chosen]).tolist():
         members = prepared.places.of(city)
         everyone = chosen[prepared.users.city[chosen] == city]
-        for block in everyone.split(_BLOCK):
+        for block in torch.split(everyone, _BLOCK):
             row = torch.full((n_users,), -1).scatter_(0, block, torch.arange(len(block)))
             mine = row[user] >= 0
             targets = torch.zeros(len(block), len(members), dtype=torch.bool)
@@ -245,7 +247,7 @@ def _head_order(
 ) -> Tensor:
     """(B,) users and (B, C) candidates → (B, C) positions, best first, as a request without slot is ranked."""
     orders = []
-    for u, p in zip(users.split(_HEAD_BLOCK), places.split(_HEAD_BLOCK), strict=True):
+    for u, p in zip(torch.split(users, _HEAD_BLOCK), torch.split(places, _HEAD_BLOCK), strict=True):
         repeated = u[:, None].expand_as(p).reshape(-1)
         online = prepared.snapshot.place_features(repeated, p.reshape(-1)).reshape(*p.shape, -1)
         logits = ranker.place_logits(
@@ -264,7 +266,7 @@ def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) ->
     """(L,) compatibility and attendance logits of the window's friend labels, without a context."""
     friends, config = prepared.snapshot.friends, ranker.config
     compat, attend = [], []
-    for u, v in zip(friends.user_u.split(8192), friends.user_v.split(8192), strict=True):
+    for u, v in zip(torch.split(friends.user_u, 8192), torch.split(friends.user_v, 8192), strict=True):
         online = prepared.snapshot.people_features(u, v)
         a, b = ranker.people_logits(
             embeddings.people[u],

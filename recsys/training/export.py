@@ -19,7 +19,13 @@ from recsys.training.trainer import Fitted
 
 _VECTOR = pa.list_(pa.float32())
 USERS_SCHEMA = pa.schema(
-    [("user_id", pa.int64()), ("index", pa.int64()), ("city_id", pa.int32()), ("embedding", _VECTOR), ("people", _VECTOR)]
+    [
+        ("user_id", pa.int64()),
+        ("index", pa.int64()),
+        ("city_id", pa.int32()),
+        ("embedding", _VECTOR),
+        ("people", _VECTOR),
+    ]
 )
 PLACES_SCHEMA = pa.schema(
     [
@@ -55,7 +61,9 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
     for name in ("user", "people", "place"):
         vectors: Tensor = getattr(embeddings, name)
         if vectors.shape[1] != D_MODEL or not bool((vectors.norm(dim=1) - 1).abs().max() < 1e-3):
-            raise DataError(f"{name} vectors must be unit vectors of {D_MODEL} floats (got shape {tuple(vectors.shape)})")
+            raise DataError(
+                f"{name} vectors must be unit vectors of {D_MODEL} floats (got shape {tuple(vectors.shape)})"
+            )
     data = prepared.snapshot.data
     user_id, place_id = data["user"].user_id.numpy(), data["place"].place_id.numpy()
     users = pa.Table.from_arrays(

@@ -22,7 +22,10 @@ def size_config(snapshots: Sequence[Snapshot], base: ModelConfig) -> ModelConfig
     cities, neighborhoods = 0, 0
     for snapshot in snapshots:
         user_x, place_x = snapshot.data["user"].x, snapshot.data["place"].x
-        columns = ((user_x, USER_X, "home_city_id", "home_neighborhood_id"), (place_x, PLACE_X, "city_id", "neighborhood_id"))
+        columns = (
+            (user_x, USER_X, "home_city_id", "home_neighborhood_id"),
+            (place_x, PLACE_X, "city_id", "neighborhood_id"),
+        )
         for x, layout, city, neighborhood in columns:
             if len(x) == 0:
                 continue
@@ -80,7 +83,7 @@ def _check_online(snapshot: Snapshot) -> None:
         "companions.place": (companions.place, n_places),
     }
     for name, (index, size) in ends.items():
-        if len(index) and not (0 <= int(index.min()) and int(index.max()) < size):
+        if len(index) and not (int(index.min()) >= 0 and int(index.max()) < size):
             raise DataError(f"{name} must lie in [0, {size}) (got {int(index.min())} to {int(index.max())})")
 
 

@@ -1,6 +1,7 @@
 """The losses of one step: ranking by the heads, retrieval in the embedding space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class StepConfig:
         max_candidates: up to this many members of a city, its whole catalogue stands in the softmax; beyond, a sample.
         slot_dropout, friend_context_dropout: probability that a part of the context is not said.
         category_rate: probability that the positive's categories are said.
+        ranking_loss: of the place head. The seed's is BPR; over the same negatives the listwise one gave NDCG@10
+            .723 against .707 on the city world's validation week (120 steps).
         weights: of the losses.
     """
 
@@ -40,13 +43,13 @@ class StepConfig:
     friends: int = 6144
     companions: int = 1024
     head_positives: int = 3072
-    mix: NegativeMix = NegativeMix()
+    mix: NegativeMix = field(default_factory=NegativeMix)
     max_candidates: int = 4096
     slot_dropout: float = 0.5
     friend_context_dropout: float = 0.6
     category_rate: float = 0.25
-    listwise: bool = False
-    weights: LossWeights = LossWeights()
+    ranking_loss: Literal["listwise", "bpr"] = "listwise"
+    weights: LossWeights = field(default_factory=LossWeights)
 
 
 def rows(table: Tensor, index: Tensor) -> Tensor:
@@ -128,7 +131,7 @@ def place_losses(
         generator=g,
     )
     scores = score_batch(model, embeddings, prepared, batch)
-    loss = listwise_loss if config.listwise else bpr_loss
+    loss = listwise_loss if config.ranking_loss == "listwise" else bpr_loss
     return {"retrieval": retrieval, "place": loss(scores[:, :1], scores[:, 1:], batch.weight)}
 
 
@@ -154,7 +157,9 @@ def score_pairs(
     target = rows(embeddings.place, batch.place.clamp(min=0)) * (batch.place >= 0)[:, None]
     context = model.heads.friend_context(prepared.users.city[peer], batch.slot, target, batch.tags)
     online = prepared.snapshot.people_features(batch.user, peer)
-    compat, attend = model.heads.friend(rows(embeddings.people, batch.user), rows(embeddings.people, peer), context, online)
+    compat, attend = model.heads.friend(
+        rows(embeddings.people, batch.user), rows(embeddings.people, peer), context, online
+    )
     return compat, attend
 
 

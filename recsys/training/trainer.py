@@ -51,11 +51,11 @@ class TrainConfig:
         threads: torch threads during `fit`; part of what makes a run repeatable to the bit.
     """
 
-    model: ModelConfig = ModelConfig()
-    step: StepConfig = StepConfig()
+    model: ModelConfig = field(default_factory=ModelConfig)
+    step: StepConfig = field(default_factory=StepConfig)
     seed: int = 0
     max_epochs: int = 12
-    steps_per_epoch: int = 25
+    steps_per_epoch: int = 20
     patience: int = 4
     learning_rate: float = 3e-3
     warmup_steps: int = 20

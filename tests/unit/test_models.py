@@ -193,7 +193,9 @@ def test_config_round_trip_and_refusals() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- ranker
 @pytest.fixture(scope="module")
-def request_inputs(snapshot: Snapshot, model: RecModel, config: ModelConfig) -> tuple[Embeddings, np.ndarray, np.ndarray]:
+def request_inputs(
+    snapshot: Snapshot, model: RecModel, config: ModelConfig
+) -> tuple[Embeddings, np.ndarray, np.ndarray]:
     vectors = embed(model, prepare(snapshot, config))
     places, peers = torch.arange(12), torch.arange(1, 13)
     user = torch.zeros(12, dtype=torch.int64)

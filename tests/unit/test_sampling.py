@@ -97,9 +97,7 @@ def test_a_batch_of_places(prepared: Prepared, vectors: Embeddings) -> None:
     g = torch.Generator().manual_seed(0)
     chosen = draw_positives(prepared, 10_000, g)
     assert sorted(chosen.tolist()) == list(range(len(prepared.user)))
-    batch = draw_places(
-        prepared, chosen, vectors, popular, mix, slot_dropout=0.5, category_rate=0.25, generator=g
-    )
+    batch = draw_places(prepared, chosen, vectors, popular, mix, slot_dropout=0.5, category_rate=0.25, generator=g)
     assert batch.negatives.shape == (len(chosen), 6)
     assert bool((prepared.places.city[batch.negatives] == batch.city[:, None]).all())
     wrong = prepared.is_positive(batch.user[:, None], batch.negatives)

@@ -75,6 +75,7 @@ def test_a_trained_model_beats_popularity_on_planted_tastes() -> None:
         max_epochs=4,
         steps_per_epoch=10,
         learning_rate=5e-3,
+        threads=1,
         warmup_steps=5,
     )
     fitted = fit([world.snapshot(2), world.snapshot(3)], world.snapshot(4), config)
@@ -167,7 +168,7 @@ def test_what_it_cannot_learn_from_is_refused(train: list[Snapshot], valid: Snap
     data = train[0].data.clone()
     data["place"].x = data["place"].x.clone()
     data["place"].x[5, 50] = float("nan")
-    with pytest.raises(DataError, match="place.x column 50 is not finite"):
+    with pytest.raises(DataError, match=r"place\.x column 50 is not finite"):
         fit([replace(train[0], data=data)], valid, SMALL)
     with pytest.raises(ConfigError, match="max_epochs must be at least 1"):
         TrainConfig(max_epochs=0)
