@@ -22,4 +22,6 @@ RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu --constra
 
 USER recsys
 EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=6 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=2)"]
 CMD ["recsys", "serve"]

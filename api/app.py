@@ -3,6 +3,8 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
 
 import structlog
 import torch
@@ -33,14 +35,16 @@ def create_app(settings: Settings, *, ready: state.State | None = None) -> FastA
         held = ready or await state.load(settings)
         app.state.recsys = held
         torch.set_num_threads(1)  # a request scores one small batch: more threads only wait for each other
-        await _warm(held)
-        yield
-        await held.close()
+        try:
+            await _warm(held)
+            yield
+        finally:
+            await held.close()
 
     app: FastAPI = FastAPIOffline(
         title="recsys",
         summary="Places to go, and people to go with.",
-        version="0.1.0",
+        version=version("recsys"),
         lifespan=lifespan,
         redoc_url=None,
     )
@@ -48,6 +52,12 @@ def create_app(settings: Settings, *, ready: state.State | None = None) -> FastA
     errors.add_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return errors.document_problems(generate())
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
     return app
 
 
@@ -58,15 +68,26 @@ async def _warm(held: state.State) -> None:
         _LOG.warning("nothing is published yet: run `recsys publish`")
         return
     try:
-        await recommend_places(engine, PlaceQuery(0), held.now())
-        await recommend_people(engine, PeopleQuery(0), held.now())
+        await recommend_places(engine, PlaceQuery(held.warm_user), held.now())
+        await recommend_people(engine, PeopleQuery(held.warm_user), held.now())
     except RecsysError as error:
         _LOG.warning("not warm", error=type(error).__name__, detail=str(error))
     _LOG.info("serving", model_version=engine.version)
 
 
+class _Forward(logging.Handler):
+    """What the HTTP server itself complains about, as one more JSON line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record of the standard library's."""
+        _LOG.log(record.levelno, "server", detail=record.getMessage(), exc_info=record.exc_info)
+
+
 def configure_logs() -> None:
     """JSON lines on standard output, each with the request's id."""
+    server = logging.getLogger("uvicorn.error")
+    server.handlers, server.propagate = [_Forward()], False
+    server.setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,

@@ -1,6 +1,7 @@
 """Errors → answers. The one place with status codes; what was not raised on purpose never tells its text."""
 
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -14,6 +15,8 @@ from recsys.errors import (
     ArtifactError,
     ConfigError,
     DataError,
+    FeatureStoreUnavailable,
+    IndexUnavailable,
     NotFound,
     NotReady,
     RecsysError,
@@ -31,6 +34,12 @@ _STATUS: tuple[tuple[type[RecsysError], int], ...] = (
     (ArtifactError, 500),
     (RecsysError, 500),
 )
+# Which part, and no more: addresses and the vendors' own words are for the log.
+_PART: dict[type[RecsysError], str] = {
+    FeatureStoreUnavailable: "the online store did not answer in time",
+    IndexUnavailable: "the vector index did not answer in time",
+    Unavailable: "a part did not answer in time",
+}
 
 
 def problem(
@@ -50,6 +59,17 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
+def document_problems(schema: dict[str, Any]) -> dict[str, Any]:
+    """Give every error answer of an OpenAPI document the content type that it has: FastAPI assumes JSON."""
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                content = answer.get("content", {})
+                if int(status) >= 400 and "application/json" in content:
+                    content["application/problem+json"] = content.pop("application/json")
+    return schema
+
+
 async def _ours(_: Request, error: Exception) -> JSONResponse:
     status = next(code for kind, code in _STATUS if isinstance(error, kind))
     if status == 500:
@@ -58,7 +78,8 @@ async def _ours(_: Request, error: Exception) -> JSONResponse:
     headers = {"Retry-After": _RETRY_AFTER_S} if status == 503 else None
     if status == 503:
         _LOG.warning("unavailable", error=type(error).__name__, detail=str(error))
-    return problem(status, str(error), headers=headers)
+    detail = next((said for kind, said in _PART.items() if isinstance(error, kind)), str(error))
+    return problem(status, detail, headers=headers)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

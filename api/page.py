@@ -12,8 +12,14 @@ code { padding: .1em .3em; } pre { padding: 1rem; overflow-x: auto; } small { op
 """
 
 
-def welcome(root: Root, cities: Mapping[int, str]) -> str:
-    """A self-contained HTML page."""
+def welcome(root: Root, base_url: str, cities: Mapping[int, str]) -> str:
+    """A self-contained HTML page.
+
+    Args:
+        root: what the JSON answer says.
+        base_url: where the browser found us, with a slash at its end.
+        cities: name by id.
+    """
     version = (
         f"model version <code>{escape(root.model_version)}</code>" if root.model_version else "nothing published yet"
     )
@@ -25,7 +31,7 @@ def welcome(root: Root, cities: Mapping[int, str]) -> str:
 <h1>Places to go, and people to go with</h1>
 <p>recsys {escape(root.version)}, {version}.</p>
 <p>{links}</p>
-<pre>curl -s localhost:8000/recommend/places -H 'content-type: application/json' \\
+<pre>curl -s {escape(base_url)}recommend/places -H 'content-type: application/json' \\
   -d '{{"user_id": 42, "top_k": 3}}'</pre>
 <p><small>Cities: {named or "none yet"}</small></p>
 </html>"""

@@ -4,7 +4,7 @@ import asyncio
 from importlib.metadata import version
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api.middleware import request_id
@@ -25,11 +25,13 @@ from api.state import State
 from recsys.recommend.people import PeopleQuery, recommend_people
 from recsys.recommend.places import PlaceQuery, recommend_places
 
-_PROBLEM: dict[str, Any] = {"model": Problem, "content": {"application/problem+json": {}}}
+_PROBLEM: dict[str, Any] = {"model": Problem}  # `api.errors.document_problems` gives it its content type
 ERRORS: dict[int | str, dict[str, Any]] = {
+    400: _PROBLEM | {"description": "the body cannot be read"},
     404: _PROBLEM | {"description": "no such user, place or city"},
     413: _PROBLEM | {"description": "the body is too large"},
     422: _PROBLEM | {"description": "a field is out of its range"},
+    500: _PROBLEM | {"description": "a fault of ours; the request id finds it in the log"},
     503: _PROBLEM | {"description": "a store does not answer, or nothing is published yet"},
 }
 _LINKS = {"docs": "/docs", "ready": "/ready", "health": "/health", "openapi": "/openapi.json"}
@@ -46,14 +48,16 @@ Live = Annotated[State, Depends(_state)]
 
 
 @router.get("/", response_model=Root, tags=["about"])
-async def root(request: Request, state: Live) -> Any:
+async def root(request: Request, response: Response, state: Live) -> Any:
     """What this is and where to go; a page for browsers, JSON for everyone else."""
     engine = state.engine
     body = Root(
         name="recsys", version=version("recsys"), model_version=engine.version if engine else None, links=_LINKS
     )
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(welcome(body, engine.gazetteer.cities if engine else {}))
+        page = welcome(body, str(request.base_url), engine.gazetteer.cities if engine else {})
+        return HTMLResponse(page, headers={"vary": "accept"})
+    response.headers["vary"] = "accept"
     return body
 
 

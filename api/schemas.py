@@ -7,12 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from recsys.constants import C_COARSE, C_FINE, N_TIME_SLOTS
 from recsys.recommend.engine import TOP_K_MAX
 
-Id = Annotated[int, Field(ge=0, lt=2**63)]
-City = Annotated[int, Field(ge=0, lt=2**31)]
-Category = Annotated[int, Field(ge=0, lt=C_COARSE)]
-Tag = Annotated[int, Field(ge=0, lt=C_FINE)]
-Slot = Annotated[int, Field(ge=0, lt=N_TIME_SLOTS)]
-TopK = Annotated[int, Field(ge=1, le=TOP_K_MAX)]
+# Strict: `true` and `"1"` are no ids, and the OpenAPI file says so too.
+Id = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+City = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+Category = Annotated[int, Field(strict=True, ge=0, lt=C_COARSE)]
+Tag = Annotated[int, Field(strict=True, ge=0, lt=C_FINE)]
+Slot = Annotated[int, Field(strict=True, ge=0, lt=N_TIME_SLOTS)]
+TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX)]
 
 
 class Strict(BaseModel):

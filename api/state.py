@@ -18,10 +18,12 @@ class State:
     """Attributes:
     engine: the live version; None while nothing is published.
     now: the moment the service believes in.
+    warm_user: someone of the live version, for the first requests at start-up.
     """
 
     engine: Engine | None
     now: Callable[[], datetime]
+    warm_user: int = 0
 
     def require(self) -> Engine:
         """The engine, or NotReady with what to run."""
@@ -48,25 +50,29 @@ async def load(settings: Settings) -> State:
     if version is None:
         await index.close()
         return State(None, _clock(settings.now))
-    artifact = open_artifact(settings.artifacts, version)
-    engine = Engine(
-        version=version,
-        gazetteer=Gazetteer.from_places(artifact.table("places")),
-        ranker=Ranker.load(artifact),
-        index=index,
-        features=FeatureStore(
-            settings.feature_repo,
-            data_dir=settings.data_dir,
-            redis_url=settings.redis_url,
-            timeout_s=settings.online_timeout_ms / 1e3,
-        ),
-        candidates=settings.candidates,
-    )
+    try:
+        artifact = open_artifact(settings.artifacts, version)
+        engine = Engine(
+            version=version,
+            gazetteer=Gazetteer.from_places(artifact.table("places")),
+            ranker=Ranker.load(artifact),
+            index=index,
+            features=FeatureStore(
+                settings.feature_repo,
+                data_dir=settings.data_dir,
+                redis_url=settings.redis_url,
+                timeout_s=settings.online_timeout_ms / 1e3,
+            ),
+            candidates=settings.candidates,
+        )
+    except BaseException:
+        await index.close()
+        raise
     # A synthetic world's time does not move: its features are as fresh as its data can be.
     fixed = settings.now
     if fixed is None and artifact.manifest["synthetic"]:
         fixed = datetime.fromisoformat(artifact.manifest["until"])
-    return State(engine, _clock(fixed))
+    return State(engine, _clock(fixed), int(artifact.table("users")["user_id"][0].as_py()))
 
 
 def _clock(fixed: datetime | None) -> Callable[[], datetime]:

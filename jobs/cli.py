@@ -28,7 +28,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON o
 Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
 
 
-def _job(name: str, as_json: bool, module: str | None = None, function: str = "run", **options: Any) -> None:
+def _job(
+    name: str, as_json: bool, module: str | None = None, function: str = "run", summary: bool = True, **options: Any
+) -> None:
     settings = Settings()
     report = Report(name, settings.reports, Console(stderr=True, quiet=as_json))
     run: Callable[..., None] = getattr(importlib.import_module(f"jobs.{module or name}"), function)
@@ -36,7 +38,7 @@ def _job(name: str, as_json: bool, module: str | None = None, function: str = "r
     content = report.finish()
     if as_json:
         typer.echo(json.dumps(content, indent=2, default=str))
-    else:
+    elif summary:
         report.show(content)
 
 
@@ -111,7 +113,7 @@ def down(as_json: AsJson = False) -> None:
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show what exists, how old it is and which version serves."""
-    _job("status", as_json)
+    _job("status", as_json, summary=False)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jobs import pipeline, serve
@@ -15,16 +16,18 @@ _USER = 42
 
 
 def run(settings: Settings, report: Report) -> None:
-    """Run every stage, serve, and show three places and three people for one user."""
-    pipeline.run(settings, report)
-    report.console.rule("[bold]recsys serve")
+    """Run every stage, serve, and show three places and three people for one user; what it started, it stops."""
     user_id = min(_USER, settings.users - 1)
 
     def first_look(base: str) -> None:
         # in a thread: the server must go on answering while it is asked
         threading.Thread(target=show, args=(base, user_id, report.console), daemon=True).start()
 
-    serve.run(settings, report, on_ready=first_look)
+    # Up before the first stage that needs it, or that stage would start it and nobody stop it.
+    with serve.online_store(settings):
+        pipeline.run(settings, report)
+        report.console.rule("[bold]recsys serve")
+        serve.run(settings, report, on_ready=first_look)
 
 
 def show(base: str, user_id: int, console: Console) -> None:
@@ -43,9 +46,17 @@ def show(base: str, user_id: int, console: Console) -> None:
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", expand=False)
-    for column in ("name", "where", "score", "why"):
+    cells = [
+        {
+            "name": row["name"],
+            **({"where": row["neighborhood_name"]} if "neighborhood_name" in row else {}),
+            "score": f"{row.get('score', row.get('combined_score')):.3f}",
+            "why": " ".join(row["explanations"]),
+        }
+        for row in rows
+    ]
+    for column in cells[0] if cells else ():
         table.add_column(column, overflow="fold")
-    for row in rows:
-        score = row.get("score", row.get("combined_score"))
-        table.add_row(row["name"], row.get("neighborhood_name", ""), f"{score:.3f}", " ".join(row["explanations"]))
+    for cell in cells:
+        table.add_row(*(escape(text) for text in cell.values()))  # a name may hold what Rich takes for markup
     return table

@@ -1,13 +1,18 @@
 """The API, until Ctrl-C; what this job started, it stops."""
 
+import asyncio
 import contextlib
+import signal
 import socket
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
 
 from api.app import create_app
+from api.state import load
 from jobs.report import Report
 from jobs.services import ensure
 from recsys import services
@@ -25,6 +30,7 @@ def run(settings: Settings, report: Report, *, on_ready: Callable[[str], None] |
 
     Raises:
         ConfigError: the port is in use.
+        RecsysError: the live version cannot be loaded, or the online store cannot be started.
     """
     base = f"http://{settings.host}:{settings.port}"
     try:
@@ -33,22 +39,51 @@ def run(settings: Settings, report: Report, *, on_ready: Callable[[str], None] |
         raise ConfigError(
             f"RECSYS_PORT must be free on {settings.host} (got {settings.port}: {error.strerror})"
         ) from error
-    store = ensure(settings)
 
     def announce() -> None:
         report.console.print(f"serving at [link]{base}[/] · {base}/docs · {base}/ready · stop with Ctrl-C")
         if on_ready is not None:
             on_ready(base)
 
-    try:
-        config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=10)
-        server = _Server(config, announce)
-        with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises the signal again
-            server.run(sockets=[listener])
-    finally:
-        if store.started:
-            services.stop(settings.redis_url, settings.redis)
+    async def serve() -> None:
+        app = create_app(settings, ready=await load(settings))  # here, not in the lifespan: an error keeps its type
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+        await _Server(config, announce).serve(sockets=[listener])
+
+    loop = asyncio.Runner(loop_factory=auto_loop_factory())
+    # uvicorn finishes its requests, then raises the signal again
+    with listener, online_store(settings), contextlib.suppress(KeyboardInterrupt), loop as runner:
+        runner.run(serve())
     report["served"] = base
+
+
+@contextlib.contextmanager
+def online_store(settings: Settings) -> Iterator[None]:
+    """The online store, up; stopped at the end if it was started here, on SIGTERM as on Ctrl-C."""
+    with _sigterm_unwinds():
+        store = ensure(settings)
+        try:
+            yield
+        finally:
+            if store.started:
+                services.stop(settings.redis_url, settings.redis)
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """End by unwinding, not at once: an orphaned server would stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def unwind(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Server(uvicorn.Server):

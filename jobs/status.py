@@ -28,6 +28,10 @@ def run(settings: Settings, report: Report) -> None:
     now = datetime.now(UTC)
     report["landing"] = {name: _parquet(settings.landing / f"{name}.parquet", now) for name in TABLES}
     report["lake"] = {name: _parquet(settings.lake / f"{name}.parquet", now) for name in TABLES}
+    report["quarantine"] = {  # the gate writes no file for a table of which it rejected nothing
+        name: _parquet(settings.quarantine / f"{name}.parquet", now) or (accepted and accepted | {"rows": 0})
+        for name, accepted in report.figures["lake"].items()
+    }
     report["features"] = {name: _parquet(settings.features / f"{name}.parquet", now) for name in VIEWS}
     report["online_store"] = figures(settings.redis_url)
     report["artifacts"] = _or_error(lambda: versions(settings.artifacts))
@@ -47,13 +51,14 @@ async def _index(settings: Settings) -> dict[str, Any]:
 def _or_error(ask: Any) -> Any:
     try:
         return ask()
-    except (RecsysError, OSError, ValueError, KeyError, TypeError) as error:
+    except (RecsysError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # JSON of another shape
         return {"error": str(error) or repr(error)}
 
 
 def _parquet(path: Path, now: datetime) -> dict[str, Any] | None:
     try:  # the footer alone: no row is read
-        return {"rows": pq.read_metadata(path).num_rows, "age_s": round(now.timestamp() - path.stat().st_mtime)}
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return {"rows": pq.read_metadata(path).num_rows, **_when("written_at", written, now)}
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError) as error:
@@ -64,23 +69,28 @@ def _last(path: Path, now: datetime) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         started = datetime.fromisoformat(content["started_at"])
-        return {"seconds": content["seconds"], "age_s": round((now - started).total_seconds())}
+        return {"seconds": float(content["seconds"]), **_when("started_at", started, now)}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         return {"error": f"{path} is damaged (got {error!r})"}
 
 
+def _when(name: str, moment: datetime, now: datetime) -> dict[str, Any]:
+    return {name: moment.isoformat(), "age_s": max(0, round((now - moment).total_seconds()))}
+
+
 def _table(found: dict[str, Any]) -> Table:
     table = Table("part", "what", "state", title="recsys status", title_justify="left")
-    for part, job in (("landing", "generate"), ("lake", "validate"), ("features", "materialize")):
+    makers = {"landing": "generate", "lake": "validate", "quarantine": "validate", "features": "materialize"}
+    for part, job in makers.items():
         for name, one in found[part].items():
             table.add_row(part, name, _say(one, job, lambda f: f"{f['rows']:,} rows, {_ago(f['age_s'])}"))
     state = _say(found["online_store"], "up", lambda f: f"{f['keys']:,} keys, {f['memory_mb']:,} MB")
     table.add_row("online store", "", state)
     table.add_row("artifacts", "", _say(found["artifacts"], "train", lambda names: ", ".join(names)))
     index = found["index"] if found["index"].get("live") or "error" in found["index"] else None
-    state = _say(index, "publish", lambda f: f"[bold]{f['live']}[/] live; there are {', '.join(f['versions'])}")
+    state = _say(index, "publish", lambda f: f"{f['live']} live; there are {', '.join(f['versions'])}")
     table.add_row("index", "", state)
     for name, one in found["jobs"].items():
         table.add_row("job", name, _say(one, name, lambda f: f"{f['seconds']:,.1f} s, {_ago(f['age_s'])}"))
@@ -92,7 +102,7 @@ def _say(one: Any, job: str, words: Any) -> str:
         return f"[yellow]not yet: run `recsys {job}`[/]"
     if isinstance(one, dict) and "error" in one:
         return f"[red]{escape(str(one['error']))}[/]"
-    return str(words(one))
+    return escape(str(words(one)))
 
 
 def _ago(seconds: int) -> str:

@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from safetensors.torch import load_file, save_file
 
 from recsys.atomic import replacing_folder, write_json
 from recsys.errors import ArtifactError, NotReady
+
+if TYPE_CHECKING:
+    import torch
 
 MANIFEST = "manifest.json"
 VERSION = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
@@ -47,8 +48,10 @@ class Artifact:
         """Read `<name>.parquet`."""
         return pq.read_table(self._named(f"{name}.parquet"))
 
-    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+    def tensors(self, name: str) -> "dict[str, torch.Tensor]":
         """Read `<name>.safetensors`, on the CPU."""
+        from safetensors.torch import load_file
+
         return load_file(self._named(f"{name}.safetensors"))
 
     def _named(self, name: str) -> Path:
@@ -63,7 +66,7 @@ def save_artifact(
     manifest: Mapping[str, Any],
     *,
     tables: Mapping[str, pa.Table],
-    tensors: Mapping[str, Mapping[str, torch.Tensor]],
+    tensors: "Mapping[str, Mapping[str, torch.Tensor]]",
 ) -> Artifact:
     """Write a version aside, hash its files and rename it into place.
 
@@ -74,6 +77,8 @@ def save_artifact(
         tables: written as `<name>.parquet`.
         tensors: written as `<name>.safetensors`.
     """
+    from safetensors.torch import save_file  # torch takes a second to import: not to list versions
+
     _check_name(version)
     writers: dict[str, Callable[[Path], object]] = {}
     for name, table in tables.items():
@@ -120,7 +125,11 @@ def versions(root: Path) -> list[str]:
 
 
 def _created(path: Path) -> str:
-    return str(json.loads(path.read_text(encoding="utf-8")).get("created_at", ""))
+    """When, by the manifest; a damaged one sorts first, and opening it says what is wrong."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["created_at"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _check_name(version: str) -> None:

@@ -133,7 +133,7 @@ class FeatureStore:
             self._redis.set(f"{self._store.project}:source", fingerprint)
 
     def clear(self) -> None:
-        """Remove every key of this project, and nothing else."""
+        """Remove every key of this project."""
         with self._redis_errors(), self._redis.pipeline(transaction=False) as pipe:
             for i, key in enumerate(self._redis.scan_iter(match=f"*{self._store.project}", count=10_000)):
                 pipe.unlink(key)
@@ -287,10 +287,9 @@ class FeatureStore:
             yield
         except redis.RedisError as error:
             where = urlsplit(self._url)
-            raise FeatureStoreUnavailable(
-                f"the online store at {where.hostname}:{where.port} did not answer; `recsys up` starts one "
-                f"(got {type(error).__name__}: {error})"
-            ) from error
+            address = f"{where.hostname}:{where.port}"
+            got = f"(got {type(error).__name__}: {error})"
+            raise FeatureStoreUnavailable(f"the online store at {address} did not answer: `recsys up` {got}") from error
 
 
 _USER_FIELDS: Final = (

@@ -1,19 +1,21 @@
 """What answering takes: one model version's parts, held together so that an answer never mixes two."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys.errors import UnknownCity, UnknownUser
+from recsys.errors import NotReady, UnknownCity, UnknownUser
 from recsys.index import VectorIndex
 from recsys.models.ranker import Ranker
-from recsys.online import Floats, PlaceRow, UserRow
+from recsys.online import Floats, Ints, PlaceRow, UserRow
 
 TOP_K_MAX: Final = 100
+Row = TypeVar("Row", PlaceRow, UserRow)
 
 
 class Features(Protocol):
@@ -87,3 +89,33 @@ class Engine:
     def no_vector(self, user_id: int) -> UnknownUser:
         """The error for someone who is in the feature store but was not there when the version was made."""
         return UnknownUser(f"user {user_id} is not in model version {self.version}: it was made before they joined")
+
+
+async def known(
+    read: Callable[[list[int]], list[Row | None]], ids: Ints, order: Ints, top_k: int
+) -> list[tuple[int, Row]]:
+    """The best candidates that the online store knows; one read, or two where some of the best are missing.
+
+    The index and the store are filled by two jobs, so one may hold what the other does not. The list is then filled
+    up from the next best, rather than silently short.
+
+    Args:
+        read: rows by id, None for what must not be answered. It blocks, so it runs in a thread.
+        ids: (C,) candidate ids.
+        order: (C,) positions into `ids`, best first.
+        top_k: at most this many.
+
+    Returns:
+        Position into `ids` and row, best first.
+
+    Raises:
+        NotReady: there are candidates, and the store knows none of them.
+    """
+    found: list[tuple[int, Row]] = []
+    for part in (order[:top_k], order[top_k:]):
+        if len(part) and len(found) < top_k:
+            rows = await asyncio.to_thread(read, ids[part].tolist())
+            found += [(int(at), row) for at, row in zip(part, rows, strict=True) if row is not None]
+    if len(order) and not found:
+        raise NotReady(f"the online store knows none of the {len(order)} candidates: run `recsys materialize`")
+    return found[:top_k]

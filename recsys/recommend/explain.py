@@ -15,6 +15,7 @@ from recsys.recommend.engine import Gazetteer
 MOST: Final = 3
 _OVERLAP: Final = 0.01  # product of two weights from which an overlap is worth a word
 _CATEGORY: Final = 0.15  # share of someone's taste from which they enjoy a category
+_AREA: Final = 0.15  # share of someone's outings from which they go there often (seed, section 8: "high")
 _TAGS: Final = 2
 
 
@@ -27,7 +28,7 @@ def why_place(user: UserRow, place: PlaceRow, names: Gazetteer) -> list[str]:
     top = int(np.argmax(shared))
     if shared[top] > _CATEGORY:
         reasons.append(f"You enjoy {COARSE_CATEGORIES[top]} spots.")
-    if user.home_city_id == place.city_id and place.neighborhood_id in user.areas:
+    if user.home_city_id == place.city_id and user.areas.get(place.neighborhood_id, 0.0) > _AREA:
         area = names.neighborhoods.get((place.city_id, place.neighborhood_id))
         if area:
             reasons.append(f"You often go out in {area}, and this place is there.")
@@ -42,7 +43,8 @@ def why_person(user: UserRow, peer: UserRow, names: Gazetteer) -> list[str]:
     if tags := _overlap(user.fine_pref, peer.fine_pref, FINE_TAGS):
         reasons.append(f"You both like {' and '.join(tags)}.")
     if user.home_city_id == peer.home_city_id:
-        common = sorted(set(user.areas) & set(peer.areas), key=lambda a: (-user.areas[a] * peer.areas[a], a))
+        common = [a for a, weight in user.areas.items() if min(weight, peer.areas.get(a, 0.0)) > _AREA]
+        common.sort(key=lambda a: (-user.areas[a] * peer.areas[a], a))
         areas = [names.neighborhoods[key] for a in common if (key := (user.home_city_id, a)) in names.neighborhoods]
         if areas:
             reasons.append(f"You both often go out in {areas[0]}.")

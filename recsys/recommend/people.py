@@ -6,9 +6,10 @@ from datetime import datetime
 
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace, UnknownUser
-from recsys.recommend.engine import Engine
+from recsys.online import UserRow
+from recsys.recommend.engine import Engine, known
 from recsys.recommend.explain import why_person
-from recsys.recommend.policy import best
+from recsys.recommend.policy import best_first
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     Raises:
         UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
         Unavailable: a store did not answer in time.
+        NotReady: nothing is published, or the online store is not filled.
     """
     (user,) = await asyncio.to_thread(engine.features.users, [query.user_id], now)
     if user is None:
@@ -79,8 +81,12 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         vector, hits.vectors, online, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
     )
     combined = engine.ranker.combine(compat, attend)
-    chosen = best(hits.ids, combined, query.top_k)
-    rows = await asyncio.to_thread(engine.features.users, hits.ids[chosen].tolist(), now)
+
+    def read(ids: list[int]) -> list[UserRow | None]:
+        rows = engine.features.users(ids, now)
+        return [row if row is not None and row.home_city_id == city_id else None for row in rows]
+
+    chosen = await known(read, hits.ids, best_first(hits.ids, combined), query.top_k)
     return PeopleAnswer(
         city_id,
         engine.gazetteer.cities[city_id],
@@ -93,7 +99,6 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
                 float(combined[at]),
                 why_person(user, peer, engine.gazetteer),
             )
-            for at, peer in zip(chosen, rows, strict=True)
-            if peer is not None
+            for at, peer in chosen
         ],
     )

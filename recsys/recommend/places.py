@@ -6,9 +6,10 @@ from datetime import datetime
 
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownUser
-from recsys.recommend.engine import Engine
+from recsys.online import PlaceRow
+from recsys.recommend.engine import Engine, known
 from recsys.recommend.explain import why_place
-from recsys.recommend.policy import best
+from recsys.recommend.policy import best_first
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         UnknownUser: not in the feature store, or not in the live version.
         UnknownCity: no such city.
         Unavailable: a store did not answer in time.
+        NotReady: nothing is published, or the online store is not filled.
     """
     (user,) = await asyncio.to_thread(engine.features.users, [query.user_id], now)
     if user is None:
@@ -64,8 +66,12 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     scores = engine.ranker.score_places(
         vector, hits.vectors, online, city_id=city_id, slot=slot, categories=query.desired_categories
     )
-    chosen = best(hits.ids, scores, query.top_k)
-    rows = await asyncio.to_thread(engine.features.places, hits.ids[chosen].tolist())
+
+    def read(ids: list[int]) -> list[PlaceRow | None]:
+        rows = engine.features.places(ids)
+        return [row if row is not None and row.city_id == city_id else None for row in rows]
+
+    chosen = await known(read, hits.ids, best_first(hits.ids, scores), query.top_k)
     names = engine.gazetteer
     return PlaceAnswer(
         city_id,
@@ -78,7 +84,6 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
                 float(scores[at]),
                 why_place(user, place, names),
             )
-            for at, place in zip(chosen, rows, strict=True)
-            if place is not None and place.city_id == city_id
+            for at, place in chosen
         ],
     )

@@ -39,10 +39,10 @@ class StepConfig:
         weights: of the losses.
     """
 
-    positives: int = 8192
-    friends: int = 6144
+    positives: int = 6144
+    friends: int = 4096
     companions: int = 1024
-    head_positives: int = 3072
+    head_positives: int = 2560
     mix: NegativeMix = field(default_factory=NegativeMix)
     max_candidates: int = 4096
     slot_dropout: float = 0.5

@@ -55,7 +55,7 @@ class TrainConfig:
     step: StepConfig = field(default_factory=StepConfig)
     seed: int = 0
     max_epochs: int = 12
-    steps_per_epoch: int = 20
+    steps_per_epoch: int = 16
     patience: int = 4
     learning_rate: float = 3e-3
     warmup_steps: int = 20

@@ -1,17 +1,28 @@
 """The API as an application team meets it: fields, codes, one error shape, ids, limits."""
 
 import json
+import logging
 import re
+import signal
+import socket
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
+from rich.console import Console
 
 from api.app import create_app
 from api.middleware import MAX_BODY_BYTES
 from api.state import State
+from jobs import demo, serve
+from jobs.report import Report
+from recsys.errors import ConfigError, NotReady
+from recsys.services import running
 from recsys.settings import Settings
+from tests.conftest import free_port
 from tests.parts import N_PLACES, N_USERS, NOW, make_engine
 
 
@@ -118,6 +129,11 @@ def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body:
         ("places", {"user_id": 2**63}, "user_id"),
         ("places", {"user_id": "x"}, "user_id"),
         ("places", {"user_id": 1.5}, "user_id"),
+        ("places", {"user_id": True}, "user_id"),
+        ("places", {"user_id": "1"}, "user_id"),
+        ("places", {"user_id": 1, "city_id": False}, "city_id"),
+        ("places", {"user_id": 1, "time_slot": -1}, "time_slot"),
+        ("places", {"user_id": 1, "desired_categories": [True]}, "desired_categories.0"),
         ("places", {"user_id": 1, "time_slot": 6}, "time_slot"),
         ("places", {"user_id": 1, "desired_categories": [0, 6]}, "desired_categories.1"),
         ("places", {"user_id": 1, "desired_categories": [0] * 7}, "desired_categories"),
@@ -136,8 +152,12 @@ def test_a_field_out_of_its_range_is_422_and_named(client: TestClient, path: str
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b'{"user_id": NaN}', '{"user_id": "ж"}'.encode(), b"\xff"]
-)
+    "content",
+    [
+        b"", b"{", b"[]", b"null", b'{"user_id": NaN}', b'{"user_id": 1e999}', '{"user_id": "ж"}'.encode(), b"\xff",
+        b'{"user_id": 1, "\\ud800": 1}', b'{"user_id": ' + b"9" * 5000 + b"}", b"[" * 60_000,
+    ],
+)  # fmt: skip
 def test_a_body_that_is_no_request_is_refused(client: TestClient, content: bytes):
     answer = client.post("/recommend/places", content=content, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)
@@ -182,6 +202,7 @@ def test_a_store_that_is_down_is_503_and_says_when_to_come_back(client: TestClie
             answer = client.post(f"/recommend/{path}", json={"user_id": 1})
             assert_problem(answer, 503)
             assert answer.headers["retry-after"] == "1"
+            assert answer.json()["detail"] == "the online store did not answer in time"  # no address, no vendor's words
         assert "online store" in assert_problem(client.get("/ready"), 503)["detail"]
         assert client.get("/health").status_code == 200
     finally:
@@ -217,6 +238,9 @@ def test_the_first_page_is_json_for_programs_and_html_for_browsers(client: TestC
     page = client.get("/", headers={"accept": "text/html,*/*"})
     assert page.headers["content-type"].startswith("text/html")
     assert "test-1" in page.text
+    assert "curl -s http://testserver/recommend/places" in page.text, "the example asks where the page came from"
+    assert not re.search(r'(?:src|href)="(?!/)', page.text)
+    assert client.get("/").headers["vary"] == page.headers["vary"] == "accept"
 
 
 def test_the_docs_work_without_a_network(client: TestClient):
@@ -232,4 +256,103 @@ def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/", "/health", "/ready", "/recommend/places", "/recommend/people"}
     for path in ("/recommend/places", "/recommend/people"):
-        assert set(paths[path]["post"]["responses"]) == {"200", "404", "413", "422", "503"}
+        answers = paths[path]["post"]["responses"]
+        assert set(answers) == {"200", "400", "404", "413", "422", "500", "503"}
+        for status, answer in answers.items():
+            assert list(answer["content"]) == ["application/json" if status == "200" else "application/problem+json"]
+
+
+def test_what_the_http_server_complains_about_is_json_too(client: TestClient, capsys: pytest.CaptureFixture[str]):
+    logging.getLogger("uvicorn.error").warning("Invalid %s request received.", "HTTP")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["detail"] == "Invalid HTTP request received."
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Settings:
+    """An installation of its own, with nothing published and its online store down."""
+    redis_url = f"redis://127.0.0.1:{free_port()}/0"
+    return Settings(data_dir=tmp_path, redis_url=redis_url, port=free_port(), feature_repo=tmp_path)
+
+
+def report(settings: Settings) -> Report:
+    return Report("serve", settings.reports, Console(file=StringIO()))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_serve_answers_until_a_signal_and_stops_the_store_it_started(alone: Settings, sent: signal.Signals):
+    seen = []
+
+    def first_look(base: str) -> None:
+        assert base == f"http://127.0.0.1:{alone.port}"
+        seen.append(running(alone.redis_url, alone.redis))
+        signal.raise_signal(sent)
+
+    if sent == signal.SIGINT:
+        serve.run(alone, report(alone), on_ready=first_look)
+    else:
+        with pytest.raises(SystemExit) as ended:
+            serve.run(alone, report(alone), on_ready=first_look)
+        assert ended.value.code == 128 + signal.SIGTERM
+    assert len(seen) == 1
+    assert seen[0] is not None
+    assert running(alone.redis_url, alone.redis) is None
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_serve_leaves_a_store_that_ran_before_it(alone: Settings):
+    with serve.online_store(alone):
+        serve.run(alone, report(alone), on_ready=lambda _: signal.raise_signal(signal.SIGINT))
+        assert running(alone.redis_url, alone.redis) is not None
+    assert running(alone.redis_url, alone.redis) is None
+
+
+def test_the_demo_stops_the_store_that_its_stages_use(alone: Settings, monkeypatch: pytest.MonkeyPatch):
+    """A stage that finds no store starts one and leaves it: the demo must have started it before."""
+    stages = []
+
+    def stage(settings: Settings, _: Report) -> None:
+        stages.append(running(settings.redis_url, settings.redis))
+        raise NotReady("a stage that fails")
+
+    monkeypatch.setattr(demo.pipeline, "run", stage)
+    with pytest.raises(NotReady, match="a stage that fails"):
+        demo.run(alone, report(alone))
+    assert len(stages) == 1
+    assert stages[0] is not None
+    assert running(alone.redis_url, alone.redis) is None
+
+
+def test_serve_on_a_port_in_use_says_so_and_starts_nothing(alone: Settings):
+    with socket.create_server(("127.0.0.1", alone.port)), pytest.raises(ConfigError, match=f"got {alone.port}"):
+        serve.run(alone, report(alone))
+    assert not alone.redis.exists()
+
+
+def test_serve_of_a_version_without_its_artifact_is_one_clear_error(alone: Settings):
+    alone.index.mkdir(parents=True)
+    (alone.index / "live.json").write_text('{"live": "gone", "previous": null}')
+    with pytest.raises(NotReady, match="no model version gone"):
+        serve.run(alone, report(alone))
+    assert running(alone.redis_url, alone.redis) is None
+
+
+def test_the_first_look_shows_places_people_and_reasons(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    """The demo's requests, answered by the app itself; brackets in a name are a name."""
+
+    def post(_: httpx.Client, url: str, **options: dict) -> httpx.Response:
+        answer = client.post(url, **options)
+        body = answer.json()
+        for row in body.get("recommendations", ()):
+            row["name"] = f"[/{row['name']}]"
+        return httpx.Response(answer.status_code, json=body)
+
+    monkeypatch.setattr(httpx.Client, "post", post)
+    shown = StringIO()
+    demo.show("http://testserver", 4, Console(file=shown, width=200))
+    text = shown.getvalue()
+    assert "Places to go for user 4 in City 1" in text
+    assert "People to go with for user 4 in City 1" in text
+    assert len(re.findall(r"\[/Place \d+\]", text)) == len(re.findall(r"\[/User \d+\]", text)) == 3
+    demo.show("http://testserver", 10**6, Console(file=shown, width=200))
+    assert "there is no user 1000000" in shown.getvalue()

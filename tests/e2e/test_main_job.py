@@ -207,6 +207,7 @@ def test_a_killed_stage_run_again_ends_where_an_undisturbed_run_does(installed: 
     """kill -9 in the middle of every stage, at the moment when it works on files, then the pipeline again."""
     other = install(tmp_path, RECSYS_USERS="300", RECSYS_PLACES="300")
     try:
+        killed = []
         for stage in STAGES:
             whole = installed.report(stage)["seconds"]
             victim = subprocess.Popen(
@@ -218,7 +219,9 @@ def test_a_killed_stage_run_again_ends_where_an_undisturbed_run_does(installed: 
             except subprocess.TimeoutExpired:
                 victim.kill()
                 victim.wait()
+                killed.append(stage)
             other.run(stage)
+        assert len(killed) >= 4, f"too few were still at work half-way: {killed}"
         for name in TABLES:
             same = (installed.data / "lake" / f"{name}.parquet").read_bytes()
             assert (other.data / "lake" / f"{name}.parquet").read_bytes() == same, name

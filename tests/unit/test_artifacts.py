@@ -68,6 +68,26 @@ def test_a_version_that_is_no_plain_name_is_refused_and_writes_nothing(tmp_path:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_save_that_fails_half_way_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+):
+    if before:
+        save(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", full)  # the table is written by then
+        with pytest.raises(OSError, match="no space left"):
+            save(tmp_path, created_at="2025-01-01")
+    assert [f.name for f in tmp_path.iterdir()] == (["v1"] if before else [])
+    if before:
+        assert open_artifact(tmp_path, "v1").manifest["created_at"] == "2024-01-01"
+    assert save(tmp_path, created_at="2025-01-01").manifest["created_at"] == "2025-01-01"
+
+
 def test_versions_are_in_order_of_creation_and_only_finished_ones(tmp_path: Path):
     assert versions(tmp_path / "nothing") == []
     save(tmp_path, "b", "2024-01-01")

@@ -69,9 +69,14 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path):
     assert names(path) == ["kept"]
 
 
+@pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("kind", ["replacing", "replacing_folder"])
-def test_kill_9_in_the_block_leaves_the_old_and_the_next_run_cleans_up(tmp_path: Path, kind: str):
+def test_kill_9_in_the_block_leaves_the_old_and_the_next_run_cleans_up(tmp_path: Path, kind: str, before: bool):
     path = tmp_path / "thing"
+    old = path if kind == "replacing" else path / "old"
+    if before:
+        old.parent.mkdir(exist_ok=True)
+        old.write_text("old")
     code = f"""
 import os, pathlib, signal
 from recsys.atomic import {kind}
@@ -82,8 +87,9 @@ with {kind}(path) as aside:
 """
     died = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert died.returncode == -signal.SIGKILL
-    assert not path.exists()
-    assert names(tmp_path) == [".thing.partial"]
+    assert names(tmp_path) == ([".thing.partial", "thing"] if before else [".thing.partial"])
+    if before:
+        assert old.read_text() == "old"
     if kind == "replacing":
         write_json(path, {"n": 1})
         assert json.loads(path.read_text()) == {"n": 1}

@@ -1,6 +1,8 @@
 """The compose file, the Dockerfile and the second Feast file, read: no Docker engine runs in the tests."""
 
+import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,20 @@ def test_the_image_runs_as_a_user_and_copies_what_the_package_needs():
     assert {"data", ".git", ".env", ".venv"} <= set(ignored)
 
 
+def test_the_images_python_is_one_the_package_takes_and_the_checkers_check():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    image = re.search(r"^FROM python:(\d+\.\d+)-slim", DOCKERFILE)
+    assert image
+    assert project["project"]["requires-python"] == f">={image.group(1)}"
+    assert project["tool"]["mypy"]["python_version"] == image.group(1)
+
+
+def test_the_image_asks_the_same_health_question_as_compose():
+    check = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    assert check
+    assert ["CMD", *json.loads(check.group(1))] == SERVICES["api"]["healthcheck"]["test"]
+
+
 def test_torch_is_the_one_that_was_tested():
     pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned
@@ -95,3 +111,8 @@ def test_the_two_feast_files_differ_in_the_online_address_alone():
     assert compose["online_store"].pop("connection_string") == "redis:6379,db=0"
     assert embedded["online_store"].pop("connection_string") != "redis:6379,db=0"
     assert compose == embedded
+
+
+def test_feast_typed_by_hand_reads_the_server_that_up_starts():
+    address, option = load("feature_store.yaml")["online_store"]["connection_string"].split(",")
+    assert Settings.model_fields["redis_url"].default == f"redis://{address}/{option.removeprefix('db=')}"

@@ -3,6 +3,10 @@
 import asyncio
 import io
 import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,7 @@ from recsys.artifacts import save_artifact
 from recsys.index import Vectors, open_index
 from recsys.services import start, stop
 from recsys.settings import Settings
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 
 
 @pytest.fixture
@@ -54,8 +58,19 @@ def test_rows_age_versions_and_the_last_jobs(settings: Settings):
     asyncio.run(index.publish("v1", places, users))
     asyncio.run(index.close())
     trained = Report("train", settings.reports)
-    trained.finish()
+    started_at = trained.finish()["started_at"]
+    settings.quarantine.mkdir()
+    rejected = settings.quarantine / "places.parquet"
+    pq.write_table(pa.table({"place_id": [1, 2, 3]}), rejected)
+    hours = datetime.now(UTC).timestamp() - 3 * 3_600 - 60
+    os.utime(rejected, (hours, hours))
     figures, text = look(settings)
+    assert figures["jobs"]["train"]["started_at"] == started_at
+    assert figures["quarantine"]["places"]["rows"] == 3
+    assert datetime.fromisoformat(figures["quarantine"]["places"]["written_at"]).timestamp() == pytest.approx(hours)
+    assert "3 rows, 3 h ago" in text
+    assert figures["quarantine"]["users"]["rows"] == 0, "accepted, and nothing was rejected"
+    assert figures["quarantine"]["interactions"] is None, "not validated yet"
     assert figures["lake"]["users"]["rows"] == 1_234
     assert 0 <= figures["lake"]["users"]["age_s"] < 60
     assert figures["artifacts"] == ["v1"]
@@ -91,6 +106,39 @@ def test_damaged_files_are_lines_not_errors(settings: Settings):
     assert "publish.json is damaged" in figures["jobs"]["publish"]["error"]
     assert "error" in figures["index"]
     assert "train.json is damaged" in text.replace("\n", "")
+
+
+@pytest.mark.parametrize("seconds", ["null", '"x"', "[]"])
+def test_a_report_with_a_figure_of_another_type_is_a_line(settings: Settings, seconds: str):
+    settings.reports.mkdir()
+    content = f'{{"started_at": "2024-01-01T00:00:00+00:00", "seconds": {seconds}}}'
+    (settings.reports / "train.json").write_text(content)
+    assert "train.json is damaged" in look(settings)[0]["jobs"]["train"]["error"]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{", "[1, 2]"])
+def test_a_damaged_manifest_does_not_hide_the_other_versions(settings: Settings, content: str):
+    for version, manifest in (("v1", content), ("v2", '{"created_at": "2024-01-01"}')):
+        (settings.artifacts / version).mkdir(parents=True)
+        (settings.artifacts / version / "manifest.json").write_text(manifest)
+    assert look(settings)[0]["artifacts"] == ["v1", "v2"]
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(settings: Settings):
+    settings.index.mkdir()
+    (settings.index / "live.json").write_text('{"live": "v[bold]1", "previous": null}')
+    assert "v[bold]1 live" in look(settings)[1]
+
+
+def test_an_index_server_that_is_away_is_a_line(settings: Settings):
+    away = settings.model_copy(update={"qdrant_url": f"http://127.0.0.1:{free_port()}"})
+    assert "did not answer" in look(away)[0]["index"]["error"]
+
+
+def test_it_is_quick_because_it_imports_no_engine():
+    code = "import sys, jobs.status; print([m for m in ('feast', 'duckdb', 'great_expectations') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_online_store_is_counted_while_it_runs(settings: Settings):

@@ -1,0 +1,50 @@
+"""Figures of the serving path, printed by `make bench`; bounds are loose, so that they catch mistakes, not noise."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from recsys.features import FeatureStore
+from recsys.index import EdgeIndex, Vectors
+from tests.conftest import ROOT, Filled
+from tests.parts import unit
+
+
+def p50_ms(call: Callable[[], object], repeat: int = 60) -> float:
+    call()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3
+
+
+def test_online_reads(filled: Filled):
+    store = FeatureStore(ROOT / "feature_repo", data_dir=filled.data_dir, redis_url=filled.redis_url)
+    places, people = np.arange(120), np.arange(1, 121)
+    user = p50_ms(lambda: store.users([3], filled.end))
+    ranked = p50_ms(lambda: store.rank_places(3, places, filled.end))
+    peers = p50_ms(lambda: store.rank_people(0, people, filled.end))
+    store.close()
+    print(f"\nonline, p50: one user {user:.2f} ms; 120 places {ranked:.2f} ms; 120 people {peers:.2f} ms")
+    assert max(user, ranked, peers) < 100
+
+
+def test_vector_search_and_publish(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    n = 10_000
+    vectors, cities = unit(rng, n), rng.integers(0, 8, n)
+    index = EdgeIndex(tmp_path / "index")
+    start = time.perf_counter()
+    points = Vectors(np.arange(n), cities, {"embedding": vectors})
+    asyncio.run(index.publish("bench", points, Vectors(points.ids, cities, {"embedding": vectors, "people": vectors})))
+    published = time.perf_counter() - start
+    with asyncio.Runner() as runner:
+        search = p50_ms(lambda: runner.run(index.search("places", vectors[0], city_id=int(cities[0]), limit=200)))
+        runner.run(index.close())
+    print(f"\nindex of {n:,} places and users: published in {published:.2f} s; 200 of a city, p50 {search:.2f} ms")
+    assert search < 50

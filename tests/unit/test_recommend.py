@@ -1,0 +1,154 @@
+"""One request, start to finish, against a plain way to the same answer: real index, real heads, features in memory."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recsys.constants import SLOT_NOT_SAID
+from recsys.errors import FeatureStoreUnavailable, NotReady, UnknownCity, UnknownPlace, UnknownUser
+from recsys.recommend.engine import Engine
+from recsys.recommend.people import PeopleAnswer, PeopleQuery, recommend_people
+from recsys.recommend.places import PlaceAnswer, PlaceQuery, recommend_places
+from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine
+
+LAST = N_USERS - 1  # in the feature store, but not in the index
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    made = make_engine(tmp_path_factory.mktemp("index"))
+    yield made
+    asyncio.run(made.index.close())
+
+
+@pytest.fixture
+def engine(shared: Engine) -> Engine:
+    """With features of its own, so that a test may break them."""
+    held = shared.features
+    assert isinstance(held, MemoryFeatures)
+    return replace(shared, features=MemoryFeatures(dict(held.user_rows), dict(held.place_rows)))
+
+
+def places(engine: Engine, query: PlaceQuery) -> PlaceAnswer:
+    return asyncio.run(recommend_places(engine, query, NOW))
+
+
+def people(engine: Engine, query: PeopleQuery) -> PeopleAnswer:
+    return asyncio.run(recommend_people(engine, query, NOW))
+
+
+def vectors(engine: Engine, collection: str, ids: list[int], using: str = "embedding") -> dict[int, np.ndarray]:
+    return asyncio.run(engine.index.vectors(collection, ids, using=using))  # type: ignore[arg-type]
+
+
+def test_places_are_the_best_scored_of_the_nearest_of_the_city(engine: Engine):
+    """Brute force: all dot products in the city, the nearest 50, each scored by itself, sorted."""
+    user_id, city = 4, 2
+    user = vectors(engine, "users", [user_id])[user_id]
+    of_city = vectors(engine, "places", [i for i in range(N_PLACES) if i % N_CITIES == city])
+    nearest = sorted(of_city, key=lambda i: -float(user @ of_city[i]))[: engine.candidates]
+    score = {
+        i: engine.ranker.score_places(
+            user, of_city[i][None], engine.features.rank_places(user_id, np.array([i]), NOW),
+            city_id=city, slot=3, categories=(0, 2),
+        ).item()
+        for i in nearest
+    }  # fmt: skip
+    expected = sorted(score, key=lambda i: (-score[i], i))[:10]
+    found = places(engine, PlaceQuery(user_id, city, 3, (0, 2), 10)).recommendations
+    assert [r.place_id for r in found] == expected
+    assert [r.score for r in found] == pytest.approx([score[i] for i in expected], abs=1e-5)
+
+
+def test_people_are_the_best_combined_of_the_nearest_of_the_city(engine: Engine):
+    user_id, target, tags = 5, 17, (7, 8)
+    ids = [i for i in range(LAST) if i % N_CITIES == user_id % N_CITIES]
+    of_city = vectors(engine, "users", ids, using="people")
+    user = of_city.pop(user_id)
+    place = vectors(engine, "places", [target])[target]
+    combined = {}
+    for i, vector in of_city.items():
+        online = engine.features.rank_people(user_id, np.array([i]), NOW)
+        compat, attend = engine.ranker.score_people(
+            user, vector[None], online, city_id=user_id % N_CITIES, slot=SLOT_NOT_SAID, place=place, tags=tags
+        )
+        combined[i] = 0.7 * compat.item() + 0.3 * attend.item()
+    expected = sorted(combined, key=lambda i: (-combined[i], i))
+    found = people(engine, PeopleQuery(user_id, target_place_id=target, activity_tags=tags, top_k=100)).recommendations
+    assert [r.user_id for r in found] == expected
+    assert [r.combined_score for r in found] == pytest.approx([combined[i] for i in expected], abs=1e-5)
+
+
+def test_a_request_costs_three_reads_whatever_the_number_of_candidates(engine: Engine):
+    assert isinstance(engine.features, MemoryFeatures)
+    places(engine, PlaceQuery(4))
+    assert engine.features.calls == ["users", "rank_places", "places"]
+    engine.features.calls.clear()
+    people(engine, PeopleQuery(4))
+    assert engine.features.calls == ["users", "rank_people", "users"]
+
+
+def test_what_the_store_does_not_know_is_replaced_by_the_next_best(engine: Engine):
+    assert isinstance(engine.features, MemoryFeatures)
+    query = PlaceQuery(4, top_k=5)
+    longer = [r.place_id for r in places(engine, PlaceQuery(4, top_k=7)).recommendations]
+    for missing in (longer[0], longer[3]):
+        del engine.features.place_rows[missing]
+    assert [r.place_id for r in places(engine, query).recommendations] == [longer[i] for i in (1, 2, 4, 5, 6)]
+
+    longer = [r.user_id for r in people(engine, PeopleQuery(4, top_k=6)).recommendations]
+    del engine.features.user_rows[longer[1]]
+    answer = people(engine, PeopleQuery(4, top_k=5)).recommendations
+    assert [r.user_id for r in answer] == [longer[i] for i in (0, 2, 3, 4, 5)]
+
+
+def test_what_has_moved_to_another_city_since_is_not_answered(engine: Engine):
+    assert isinstance(engine.features, MemoryFeatures)
+    first = places(engine, PlaceQuery(4)).recommendations[0].place_id
+    engine.features.place_rows[first] = replace(engine.features.place_rows[first], city_id=0)
+    assert first not in {r.place_id for r in places(engine, PlaceQuery(4, top_k=100)).recommendations}
+    peer = people(engine, PeopleQuery(4)).recommendations[0].user_id
+    engine.features.user_rows[peer] = replace(engine.features.user_rows[peer], home_city_id=0)
+    assert peer not in {r.user_id for r in people(engine, PeopleQuery(4, top_k=100)).recommendations}
+
+
+def test_an_online_store_that_was_never_filled_is_not_an_empty_answer(engine: Engine):
+    assert isinstance(engine.features, MemoryFeatures)
+    engine.features.place_rows.clear()
+    with pytest.raises(NotReady, match="recsys materialize"):
+        places(engine, PlaceQuery(4))
+
+
+def test_fewer_than_asked_come_only_where_fewer_exist(engine: Engine):
+    everyone = people(engine, PeopleQuery(3, top_k=100)).recommendations
+    assert {r.user_id for r in everyone} == {i for i in range(LAST) if i % N_CITIES == 0 and i != 3}
+    in_city = [i for i in range(N_PLACES) if i % N_CITIES == 1]
+    assert len(in_city) > engine.candidates
+    assert {r.place_id for r in places(engine, PlaceQuery(4, top_k=100)).recommendations} == set(in_city)
+
+
+@pytest.mark.parametrize(
+    ("ask", "query", "error"),
+    [
+        (places, PlaceQuery(10**6), UnknownUser),
+        (places, PlaceQuery(LAST), UnknownUser),
+        (places, PlaceQuery(1, city_id=N_CITIES), UnknownCity),
+        (people, PeopleQuery(10**6), UnknownUser),
+        (people, PeopleQuery(LAST), UnknownUser),
+        (people, PeopleQuery(1, target_place_id=N_PLACES), UnknownPlace),
+    ],
+)
+def test_ids_from_nowhere(engine: Engine, ask, query, error):
+    with pytest.raises(error, match=r"there is no|is not in model version test-1"):
+        ask(engine, query)
+
+
+def test_a_dead_store_is_an_error_of_its_own(engine: Engine):
+    assert isinstance(engine.features, MemoryFeatures)
+    engine.features.down = True
+    for ask, query in ((places, PlaceQuery(1)), (people, PeopleQuery(1))):
+        with pytest.raises(FeatureStoreUnavailable):
+            ask(engine, query)
