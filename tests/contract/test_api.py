@@ -279,8 +279,22 @@ def report(settings: Settings) -> Report:
     return Report("serve", settings.reports, Console(file=StringIO()))
 
 
+@pytest.fixture
+def sigterm_fails() -> Iterator[object]:
+    """A SIGTERM that nobody unwinds fails the test instead of ending the run."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("SIGTERM would have ended the process at once")
+
+    before = signal.signal(signal.SIGTERM, fail)
+    yield fail
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_serve_answers_until_a_signal_and_stops_the_store_it_started(alone: Settings, sent: signal.Signals):
+def test_serve_answers_until_a_signal_and_stops_the_store_it_started(
+    alone: Settings, sent: signal.Signals, sigterm_fails: object
+):
     seen = []
 
     def first_look(base: str) -> None:
@@ -297,7 +311,7 @@ def test_serve_answers_until_a_signal_and_stops_the_store_it_started(alone: Sett
     assert len(seen) == 1
     assert seen[0] is not None
     assert running(alone.redis_url, alone.redis) is None
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is sigterm_fails, "the handler that was there is back"
 
 
 def test_serve_leaves_a_store_that_ran_before_it(alone: Settings):
