@@ -135,11 +135,11 @@ class FeatureStore:
     def clear(self) -> None:
         """Remove every key of this project."""
         with self._redis_errors(), self._redis.pipeline(transaction=False) as pipe:
+            self._redis.unlink(f"{self._store.project}:source")  # first: half cleared is filled from nothing
             for i, key in enumerate(self._redis.scan_iter(match=f"*{self._store.project}", count=10_000)):
                 pipe.unlink(key)
                 if i % 10_000 == 9_999:
                     pipe.execute()
-            pipe.unlink(f"{self._store.project}:source")
             pipe.execute()
 
     def historical(self, service: str, spine: Mapping[str, Ints], as_of: datetime) -> pa.Table:
