@@ -120,14 +120,28 @@ user_user = FeatureView(
     owner=OWNER,
 )
 
-# services: what training pulls as of a moment, and what ranking reads online -----------------------------------------
-services = [
-    FeatureService(name="train_users_v1", features=[user_profile, user_activity], description="user nodes"),
-    FeatureService(name="train_places_v1", features=[place_profile, place_activity], description="place nodes"),
-    FeatureService(name="train_user_place_v1", features=[user_place], description="interacts edges"),
-    FeatureService(name="train_user_user_v1", features=[user_user], description="social edges"),
-    FeatureService(name="query_user_v1", features=[user_profile, user_activity], description="the one who asks"),
-    FeatureService(name="show_places_v1", features=[place_profile], description="what an answer says of a place"),
-    FeatureService(name="rank_places_v1", features=[place_activity, user_place], description="candidate places"),
-    FeatureService(name="rank_people_v1", features=[user_activity, user_user], description="candidate people"),
-]
+# services: what training pulls as of a moment, and what ranking reads online (a name each: Feast looks at names) ------
+train_users = FeatureService(
+    name="train_users_v1", features=[user_profile, user_activity], description="user nodes", owner=OWNER
+)
+train_places = FeatureService(
+    name="train_places_v1", features=[place_profile, place_activity], description="place nodes", owner=OWNER
+)
+train_user_place = FeatureService(
+    name="train_user_place_v1", features=[user_place], description="interacts edges", owner=OWNER
+)
+train_user_user = FeatureService(
+    name="train_user_user_v1", features=[user_user], description="social edges", owner=OWNER
+)
+query_user = FeatureService(
+    name="query_user_v1", features=[user_profile, user_activity], description="the one who asks", owner=OWNER
+)
+show_places = FeatureService(
+    name="show_places_v1", features=[place_profile], description="what an answer says of a place", owner=OWNER
+)
+rank_places = FeatureService(
+    name="rank_places_v1", features=[place_activity, user_place], description="candidate places", owner=OWNER
+)
+rank_people = FeatureService(
+    name="rank_people_v1", features=[user_activity, user_user], description="candidate people", owner=OWNER
+)

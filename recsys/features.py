@@ -91,8 +91,7 @@ class FeatureStore:
     def apply(self) -> dict[str, int]:
         """Register entities, sources, views and services; return how many of each kind."""
         names = runpy.run_path(str(self._repo / "definitions.py"), init_globals={"DATA_DIR": self._data_dir})
-        values = [v for value in names.values() for v in (value if isinstance(value, list) else [value])]
-        objects = [v for v in values if isinstance(v, (Entity, FeatureView, FeatureService))]
+        objects = [v for v in names.values() if isinstance(v, (Entity, FeatureView, FeatureService))]
         views = [v for v in objects if isinstance(v, FeatureView)]
         sources = [v.batch_source for v in views if isinstance(v.batch_source, FileSource)]
         self._data_dir.mkdir(parents=True, exist_ok=True)

@@ -167,15 +167,27 @@ def test_wrong_requests_are_refused_in_one_shape(client: httpx.Client):
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
+def registered(feast: str, repo: Path, env: dict[str, str]) -> dict[str, set[str]]:
+    """Kind of object -> the names Feast's own command lists (the first column, below the heading)."""
+    names = {}
+    for kind in ("entities", "feature-views", "feature-services"):
+        done = subprocess.run([feast, kind, "list"], cwd=repo, env=env, capture_output=True, text=True, check=True)
+        names[kind] = {line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip()}
+    return names
+
+
 def test_feast_typed_by_hand_reaches_the_embedded_redis(installed: Installation):
     feast = str(Path(sys.executable).parent / "feast")
     repo = installed.root / "feature_repo"
     until = installed.report("materialize")["until"][:19]
+    before = registered(feast, repo, installed.env)
+    assert "rank_places_v1" in before["feature-services"]
     for command in (["apply"], ["materialize-incremental", until], ["materialize", "2024-03-01T00:00:00", until]):
         done = subprocess.run(
             [feast, *command], cwd=repo, env=installed.env, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert registered(feast, repo, installed.env) == before, "typed by hand or run by the job: the same registry"
     with redis.Redis(port=installed.redis_port) as server:
         assert sum(1 for _ in server.scan_iter("*user_id*recsys")) >= 300
 
