@@ -12,7 +12,11 @@ def suite(bounds: Bounds) -> Suite:
     return Suite(
         PLACES,
         (
-            *present(PLACES, *PLACES.columns, why="The contract has no empty cell: a model would read it as NaN."),
+            *present(
+                PLACES,
+                *(name for name, column in PLACES.columns.items() if not column.nullable),
+                why="The contract has no empty cell but for positions: a model would read it as NaN.",
+            ),
             unique(
                 PLACES, why="Features, embeddings and points in the index are found by this id; the first row stays."
             ),
@@ -31,6 +35,15 @@ def suite(bounds: Bounds) -> Suite:
                 "neighborhood_id",
                 below=bounds.neighborhoods,
                 why="It indexes an embedding table whose size is the data set's own.",
+            ),
+            *within(PLACES, "latitude", "longitude", why="A map shows the place there; both may be unknown."),
+            derived(
+                "latitude and longitude are numbers, or both missing",
+                "position.halves",
+                "(coalesce(isnan(latitude + longitude), (latitude IS NULL) != (longitude IS NULL)))::INTEGER",
+                why="Half a position is none: a map would put the place on the wrong side of the world.",
+                shows=("latitude", "longitude"),
+                max_value=0,
             ),
             derived(
                 "category_ids names a category", "category_ids.size", 'len("category_ids")', why=_KIND, min_value=1

@@ -1,11 +1,15 @@
 """A version on the test weeks, which no training window and no stopping decision has seen."""
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
+from jobs.oracle import Oracle, friend_aucs, known_truth
 from jobs.report import Report
 from jobs.train import opened
 from recsys.artifacts import open_artifact, versions
 from recsys.errors import NotReady
+from recsys.lake import read_source
 from recsys.models.config import ModelConfig
 from recsys.models.model import RecModel
 from recsys.models.ranker import MODEL
@@ -13,6 +17,8 @@ from recsys.settings import Settings
 from recsys.training.evaluation import METRICS, Evaluation, evaluate
 from recsys.training.inputs import prepare
 from recsys.training.snapshots import split_weeks, take_snapshot
+
+_AUCS = ("friend_auc", "attend_auc", "attend_auc_compatible")
 
 
 def run(settings: Settings, report: Report, *, version: str | None = None) -> None:
@@ -23,21 +29,31 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
     artifact = open_artifact(settings.artifacts, version or there[-1])
     model = RecModel(ModelConfig.from_dict(artifact.manifest["config"]["model"]))
     model.load_state_dict(artifact.tensors(MODEL))
+    truth = known_truth(settings, read_source(settings.lake))
     with opened(settings) as (lake, store):
         split = split_weeks(*lake.horizon())
         with report.stage("snapshot at the cut"):
             prepared = prepare(take_snapshot(lake, store, *split.test), model.config)
     with report.stage("evaluate"):
-        result = evaluate(model.eval(), prepared)
+        result = evaluate(model.eval(), prepared, beside=[Oracle(truth, prepared)] if truth else [])
     report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
     report["places"] = {name: {m: round(v, 5) for m, v in row.items()} for name, row in result.rows.items()}
     report["model_minus_popularity"] = result.difference
-    report.update(
-        friend_auc=result.friend_auc,
-        attend_auc=result.attend_auc,
-        attend_auc_compatible=result.attend_auc_compatible,
-    )
-    report.console.print(_table(result))
+    people = {"model": (result.friend_auc, result.attend_auc, result.attend_auc_compatible)}
+    if truth:
+        people["oracle"] = friend_aucs(settings, prepared.snapshot)
+    report["people"] = {name: dict(zip(_AUCS, row, strict=True)) for name, row in people.items()}
+    report.console.print(_table(result), _people_table(people))
+
+
+def _people_table(people: Mapping[str, tuple[float | None, ...]]) -> Table:
+    table = Table(title="friend labels of the test weeks, area under the ROC curve", title_justify="left")
+    table.add_column("method")
+    for name in _AUCS:
+        table.add_column(name.replace("_", " "), justify="right")
+    for method, row in people.items():
+        table.add_row(method, *("–" if value is None else f"{value:.4f}" for value in row))
+    return table
 
 
 def _table(result: Evaluation) -> Table:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 from jobs.report import Report
+from recsys.atomic import replacing
 from recsys.schemas import TABLES
 from recsys.settings import Settings
 from recsys.world import WorldConfig, generate
+from recsys.world.page import page
 
 
 def run(settings: Settings, report: Report, *, force: bool = False) -> None:
@@ -34,7 +36,14 @@ def run(settings: Settings, report: Report, *, force: bool = False) -> None:
                 tasks[what] = bar.add_task(f"generate: {what}", total=of)
             bar.update(tasks[what], completed=done)
 
-        report.update(**generate(config, settings.landing, progress, workers=settings.threads))
+        made = generate(config, settings.landing, progress, workers=settings.threads)
+    report.update(**made.figures)
+    path = settings.reports / "world.html"
+    with replacing(path) as aside:
+        aside.write_text(page(config.source(), made.figures, made.picture), encoding="utf-8")
+    if off := [row["figure"] for row in made.picture["table"] if not row["ok"]]:
+        report.console.print(f"[yellow]out of the range of preset {config.preset}:[/] {', '.join(off)}")
+    report["page"] = str(path)
 
 
 def _described(folder: Path) -> object:

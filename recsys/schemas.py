@@ -37,6 +37,7 @@ class Column:
         total: what the elements of a list or map sum to, within 1e-5; None: anything.
         references: `table.column` whose values this one must be among.
         exclusive_low: `low` itself is not allowed.
+        nullable: a value may be missing.
     """
 
     type: pa.DataType
@@ -47,6 +48,7 @@ class Column:
     total: float | None = None
     references: str | None = None
     exclusive_low: bool = False
+    nullable: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Table:
 
     @property
     def arrow(self) -> pa.Schema:
-        """The Arrow schema, all columns not null."""
-        return pa.schema([pa.field(n, c.type, nullable=False) for n, c in self.columns.items()])
+        """The Arrow schema; columns are not null unless the contract says so."""
+        return pa.schema([pa.field(n, c.type, nullable=c.nullable) for n, c in self.columns.items()])
 
 
 def _id(references: str | None = None) -> Column:
@@ -105,6 +107,8 @@ PLACES: Final = Table(
         "name": Column(pa.string(), "text"),
         "city_id": _CITY,
         "city_name": Column(pa.string(), "text"),
+        "latitude": Column(pa.float64(), "degrees north", low=-90, high=90, nullable=True),
+        "longitude": Column(pa.float64(), "degrees east", low=-180, high=180, nullable=True),
         "neighborhood_id": _NEIGHBORHOOD,
         "neighborhood_name": Column(pa.string(), "text"),
         "category_ids": Column(pa.list_(pa.int32()), "category", low=0, high=C_COARSE - 1),

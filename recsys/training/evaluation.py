@@ -4,7 +4,7 @@ A user's targets are the distinct places of the home city with a positive in the
 min(k, targets), NDCG@k is binary, candidate recall is that of the retrieved set; users without targets do not count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +145,7 @@ def evaluate(
     max_users: int | None = None,
     baselines: bool = True,
     people: bool = True,
+    beside: Sequence[Baseline] = (),
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a model on a snapshot's label window.
@@ -157,6 +158,7 @@ def evaluate(
         max_users: evaluate a fixed random sample of this many users; None: all.
         baselines: also random, popularity and own history.
         people: also the friend head.
+        beside: further methods to measure on the same users.
         seed: of the sample, the random baseline, ties and the bootstrap.
     """
     embeddings = embed(model, prepared)
@@ -164,9 +166,8 @@ def evaluate(
     ranker = Ranker(model.config, model.heads)
     try:
         user, place, chosen = _targets(prepared, max_users, seed)
-        methods: list[Baseline] = (
-            [Random(seed), Popularity(prepared, seed), OwnHistory(prepared, seed)] if baselines else []
-        )
+        simple: list[Baseline] = [Random(seed), Popularity(prepared, seed), OwnHistory(prepared, seed)]
+        methods = [*(simple if baselines else []), *beside]
         per_user = _places(ranker, embeddings, prepared, user, place, chosen, methods, k, candidates)
         rows = {
             name: {metric: float(v.mean()) if len(v) else 0.0 for metric, v in zip(METRICS, values, strict=True)}

@@ -1,10 +1,10 @@
 """Make a world and write it: five parquet files and `source.json`."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,17 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.atomic import replacing, write_json
-from recsys.constants import POSITIVE_RATING
 from recsys.errors import ConfigError
 from recsys.schemas import INTERACTIONS
 from recsys.world import interactions, seed_interactions
 from recsys.world.config import WorldConfig
+from recsys.world.figures import judge, picture
 from recsys.world.friends import group_pairs, make_groups, make_outings, similar
 from recsys.world.interactions import Events, Outings
-from recsys.world.places import Ints, Places, make_places, places_table
-from recsys.world.scoring import make_cities
+from recsys.world.places import Places, make_places, places_table
+from recsys.world.scoring import City, make_cities
 from recsys.world.social import FRIENDS_FROM, co_attendance, make_edges, make_labels
 from recsys.world.streams import BLOCK, blocks
+from recsys.world.tally import Tally
+from recsys.world.truth import Truth, write_truth
 from recsys.world.users import Users, make_users, users_table
 
 Progress = Callable[[str, int, int], None]
@@ -74,53 +76,12 @@ def _events_table(events: Events) -> pa.Table:
     return pa.Table.from_arrays([pa.array(c).cast(f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
-class _Tally:
-    """What is counted while interactions stream by, and the attendances that later stages need."""
-
-    def __init__(self, places: Places, users: Users) -> None:
-        self._city_of_place, self._city_of_user = places.city, users.city
-        self.visits = np.zeros(len(places), dtype=np.int64)
-        self.rows = self.positives = self.repeats = self.away = 0
-        self._attended: list[tuple[Ints, Ints, Ints]] = []
-
-    def add(self, events: Events) -> None:
-        """Count a block, in which a user's events are complete."""
-        self.rows += len(events)
-        self.visits += np.bincount(events.place, minlength=len(self.visits))
-        self.positives += int((events.rating >= POSITIVE_RATING).sum())
-        self.repeats += len(events) - len(np.unique(events.user * len(self.visits) + events.place))
-        self.away += int((self._city_of_place[events.place] != self._city_of_user[events.user]).sum())
-        came = events.attended
-        self._attended.append((events.user[came], events.place[came], events.moment[came]))
-
-    @property
-    def attended(self) -> tuple[Ints, Ints, Ints]:
-        """User, place and moment of every attendance."""
-        user, place, moment = (np.concatenate(a) for a in zip(*self._attended, strict=True))
-        return user, place, moment
-
-    def figures(self) -> dict[str, Any]:
-        """Shares of the interactions."""
-        rows = max(self.rows, 1)
-        ordered = np.sort(self.visits)
-        ranks = np.arange(1, len(ordered) + 1)
-        gini = (2 * (ranks * ordered).sum() / (len(ordered) * rows)) - (len(ordered) + 1) / len(ordered)
-        return {
-            "interactions": self.rows,
-            "gini_over_places": round(float(gini), 4),
-            "positives_share": round(self.positives / rows, 4),
-            "attended_share": round(len(self.attended[0]) / rows, 4),
-            "repeat_share": round(self.repeats / rows, 4),
-            "away_share": round(self.away / rows, 4),
-        }
-
-
 def _stream_events(
     config: WorldConfig, users: Users, places: Places, outings: Outings, chunk_users: int, workers: int
 ) -> Iterator[tuple[int, list[Events]]]:
     """Chunks of interactions in order, `workers` of them made ahead: (users done, events of each block)."""
     cities = make_cities(config, places)
-    everywhere = make_cities(config, replace(places, city=np.zeros_like(places.city)))[0]
+    everywhere = City.of(config, places, config.cities, np.arange(len(places)))
 
     def make(start: int, stop: int) -> list[Events]:
         events = []
@@ -145,6 +106,14 @@ def _stream_events(
             yield done, future.result()
 
 
+@dataclass(frozen=True)
+class Made:
+    """What came about: figures (counts and shares) and a picture for a page to draw; JSON values only."""
+
+    figures: Mapping[str, Any]
+    picture: Mapping[str, Any]
+
+
 def generate(
     config: WorldConfig,
     out: Path,
@@ -152,8 +121,8 @@ def generate(
     *,
     chunk_users: int = 2 * BLOCK,
     workers: int = 2,
-) -> dict[str, Any]:
-    """Make a world and write `<table>.parquet` for the five tables and `source.json` into a folder.
+) -> Made:
+    """Make a world and write `<table>.parquet` for the five tables, the truth and `source.json` into a folder.
 
     Args:
         config: which world.
@@ -161,9 +130,6 @@ def generate(
         progress: called with (what, done, of) as the work goes on.
         chunk_users: users whose interactions a worker makes at a time, a multiple of 256. Changes nothing but memory.
         workers: threads. Changes nothing but the time taken.
-
-    Returns:
-        Figures: counts and shares, JSON values only.
 
     Raises:
         ConfigError: `chunk_users` or `workers` is out of its range.
@@ -185,12 +151,12 @@ def generate(
     _write(out / "users.parquet", users_table(config, users))
     say("places and users", len(users), len(users))
 
-    alike = similar(config, users)
+    alike = similar(config, users, workers)
     groups = make_groups(config, users, alike)
     outings = make_outings(config, users, places, make_cities(config, places), groups)
     say("friends", len(users), len(users))
 
-    tally = _Tally(places, users)
+    tally = Tally(config, places, users)
     with _writing(out / "interactions.parquet", INTERACTIONS.arrow) as writer:
         for done, made in _stream_events(config, users, places, outings, chunk_users, workers):
             for events in made:
@@ -204,13 +170,16 @@ def generate(
     _write(out / "user_user_edges.parquet", edges.table(users))
     _write(out / "friend_labels.parquet", labels.table())
     say("social", len(users), len(users))
+    write_truth(out, config, labels)
     write_json(source, config.source())
 
+    truth = Truth(config, places, users)
     positives = int(labels.compat.sum())
-    return {
+    figures = {
         "users": len(users),
         "places": len(places),
         **tally.figures(),
+        **judge(truth, tally),
         "social_edges": len(edges.u),
         "groups": len(groups),
         "edges_met_once_share": round(float((edges.met >= 1).mean()), 4) if len(edges.u) else 0.0,
@@ -219,3 +188,5 @@ def generate(
         "compat_share": round(positives / max(len(labels.u), 1), 4),
         "attend_share_of_compat": round(int(labels.attend.sum()) / max(positives, 1), 4),
     }
+    say("figures", 1, 1)
+    return Made(figures, picture(truth, tally, edges, figures))

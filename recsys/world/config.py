@@ -5,18 +5,19 @@ category, area, popularity) and is calibrated so that there is something to lear
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from recsys.constants import N_CITIES, N_NEIGHBORHOODS_PER_CITY, N_PLACES, N_USERS
 from recsys.errors import ConfigError
 from recsys.world.names import CITY_NAMES, NEIGHBORHOOD_NAMES
 
 # Goes up whenever the same configuration gives other tables than before.
-GENERATOR_VERSION: Final = 1
+GENERATOR_VERSION: Final = 2
 
 
 def _require(ok: bool, field: str, allowed: str, got: object) -> None:
@@ -39,6 +40,8 @@ class Parameters:
             the users' behaviour.
         views_scale: interactions per view of a session (the seed scales down by 10).
         w_interest, w_category, w_location, w_popularity: weights of the preference score; they sum to 1.
+        price_aversion: score units that a place loses for each price band above a user's means.
+        drift: share of a user's tastes that has turned into others by the end of the horizon.
         noise: standard deviation of a pair's lasting, unexplained liking, in score units.
         temperature: of the softmax over a city's places, in score units.
         popularity_sigma: of the log-normal base popularity.
@@ -69,12 +72,14 @@ class Parameters:
     saves_per_session: tuple[float, float] = (0.2, 3.0)
     attends_per_month: tuple[float, float] = (1.0, 12.0)
     views_scale: float = 1.38
-    w_interest: float = 0.34
-    w_category: float = 0.135
-    w_location: float = 0.085
-    w_popularity: float = 0.44
+    w_interest: float = 0.365
+    w_category: float = 0.14
+    w_location: float = 0.09
+    w_popularity: float = 0.405
+    price_aversion: float = 0.02
+    drift: float = 0.4
     noise: float = 0.028
-    temperature: float = 0.0242
+    temperature: float = 0.0235
     popularity_sigma: float = 1.2
     travel: float = 0.05
     late: float = 0.12
@@ -99,10 +104,11 @@ class Parameters:
                      "popularity_sigma", "affinity_width"):  # fmt: skip
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, name, "a finite number > 0", value)
-        for name in ("noise", "slot_weight", "group_share", "outings", "negatives_per_positive", "attend_scale"):
+        for name in ("price_aversion", "noise", "slot_weight", "group_share", "outings", "negatives_per_positive",
+                     "attend_scale"):  # fmt: skip
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, name, "a finite number >= 0", value)
-        for name in ("travel", "late", "late_from", "chance_return", "revisit", "attend_base", "join"):
+        for name in ("drift", "travel", "late", "late_from", "chance_return", "revisit", "attend_base", "join"):
             _require(0 <= getattr(self, name) <= 1, name, "from 0 to 1", getattr(self, name))
         _require(0 <= self.trending <= 0.5, "trending", "from 0 to 0.5", self.trending)
         _require(0 <= self.similarity_threshold <= 1, "similarity_threshold", "from 0 to 1", self.similarity_threshold)
@@ -121,10 +127,13 @@ PRESETS: Final[Mapping[str, Parameters]] = {
     "city": Parameters(),
     "seed": Parameters(
         alpha_cat=2.0, views_scale=0.1,
-        w_interest=0.4, w_category=0.3, w_location=0.2, w_popularity=0.1, noise=0.1, temperature=1.0,
-        popularity_sigma=1.0, travel=0.1, late=0.0, trending=0.0, top_k=50, group_share=0.0, negatives_per_positive=0.2,
+        w_interest=0.4, w_category=0.3, w_location=0.2, w_popularity=0.1, price_aversion=0.0, drift=0.0, noise=0.1,
+        temperature=1.0, popularity_sigma=1.0, travel=0.1, late=0.0, trending=0.0, top_k=50, group_share=0.0,
+        negatives_per_positive=0.2,
     ),
 }  # fmt: skip
+
+SEASON_WEEKS: Final = 4
 
 # City sizes differ, as they do: fixed for `city`; `seed` draws them from a Dirichlet(2), as its document does.
 CITY_SHARES: Final = (0.28, 0.20, 0.14, 0.11, 0.09, 0.07, 0.06, 0.05)
@@ -189,6 +198,15 @@ class WorldConfig:
         return self.parameters or PRESETS[self.preset]
 
     @property
+    def seasons(self) -> int:
+        """How many seasons of `SEASON_WEEKS` the horizon has; tastes hold still within one."""
+        return math.ceil(self.weeks / SEASON_WEEKS)
+
+    def turned(self, season: int) -> float:
+        """How far tastes have moved by a season: 0 in the first, `drift` in the last."""
+        return self.numbers.drift * season / max(self.seasons - 1, 1)
+
+    @property
     def end(self) -> datetime:
         """The first moment after the horizon."""
         return self.start + timedelta(weeks=self.weeks)
@@ -203,10 +221,27 @@ class WorldConfig:
         """`end` in microseconds since 1970."""
         return int(self.end.timestamp()) * 1_000_000
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, with the parameters in force."""
+        return asdict(self) | {"start": self.start.isoformat(), "parameters": asdict(self.numbers)}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Self:
+        """Back from JSON."""
+        pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said["parameters"].items()}
+        weights = said["city_weights"]
+        return cls(
+            **{
+                **said,
+                "start": datetime.fromisoformat(said["start"]),
+                "city_weights": None if weights is None else tuple(weights),
+                "parameters": Parameters(**pairs),
+            }
+        )
+
     def source(self) -> dict[str, Any]:
         """What `source.json` says about a data set made from this configuration."""
-        said = repr([(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "parameters"])
-        content = f"{GENERATOR_VERSION} {said} {self.numbers!r}"
+        content = f"{GENERATOR_VERSION} {json.dumps(self.to_dict(), sort_keys=True)}"
         return {
             "synthetic": True,
             "preset": self.preset,
@@ -215,5 +250,7 @@ class WorldConfig:
             "end": self.end.isoformat(),
             "users": self.users,
             "places": self.places,
+            "cities": self.cities,
+            "neighborhoods": self.neighborhoods,
             "config": hashlib.sha256(content.encode()).hexdigest(),
         }

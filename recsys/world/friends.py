@@ -3,6 +3,7 @@
 Differs from the seed, where `CO_ATTENDANCE_PROB` is never used and nobody meets but by accident.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy.typing as npt
 
 from recsys.world.config import WorldConfig
 from recsys.world.interactions import DAY_US, HOUR_US, WEEK_US, Outings, slots
-from recsys.world.places import Ints, Places
-from recsys.world.scoring import City, Sampler, Tastes, alive, unit
+from recsys.world.places import Floats, Ints, Places
+from recsys.world.scoring import City, Sampler, Tastes, alive, season_of, unit
 from recsys.world.streams import Stream, blocks, choose, stream
 from recsys.world.users import Users
 
@@ -23,33 +24,39 @@ _MEETINGS: Final = (
 _SIZES: Final = np.array([0.0, 0.0, 0.15, 0.30, 0.28, 0.17, 0.10])  # share of groups by number of members
 
 
-def similar(config: WorldConfig, users: Users) -> tuple[Ints, Ints]:
+def similar(config: WorldConfig, users: Users, workers: int = 2) -> tuple[Ints, Ints]:
     """The most alike of each user's city: the `top_k` largest cosines of fine_pref, from the threshold on.
+
+    Args:
+        workers: threads. Changes nothing but the time taken.
 
     Returns:
         (user, peer), both (E,), ordered by user, then by falling cosine. Directed: a peer need not return it.
     """
     numbers = config.numbers
-    found_user, found_peer = [], []
-    for c in range(config.cities):
-        ids = np.flatnonzero(users.city == c)
-        if len(ids) < 2:
-            continue
-        fine = unit(users.fine_pref[ids])
+
+    def nearest(ids: Ints, fine: Floats, start: int, stop: int) -> tuple[Ints, Ints]:
         k = min(numbers.top_k, len(ids) - 1)
-        for start, stop in blocks(len(ids)):
-            cosine = fine[start:stop] @ fine.T
-            cosine[np.arange(stop - start), np.arange(start, stop)] = -1.0
-            best = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-            value = np.take_along_axis(cosine, best, axis=1)
-            order = np.lexsort((best, -value), axis=1)
-            best, value = np.take_along_axis(best, order, axis=1), np.take_along_axis(value, order, axis=1)
-            row, column = np.nonzero(value >= numbers.similarity_threshold)
-            found_user.append(ids[start + row])
-            found_peer.append(ids[best[row, column]])
-    if not found_user:
+        cosine = fine[start:stop] @ fine.T
+        cosine[np.arange(stop - start), np.arange(start, stop)] = -1.0
+        best = np.argpartition(cosine, len(ids) - k, axis=1)[:, len(ids) - k :]
+        value = np.take_along_axis(cosine, best, axis=1)
+        order = np.lexsort((best, -value), axis=1)
+        best, value = np.take_along_axis(best, order, axis=1), np.take_along_axis(value, order, axis=1)
+        row, column = np.nonzero(value >= numbers.similarity_threshold)
+        return ids[start + row], ids[best[row, column]]
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = []
+        for c in range(config.cities):
+            ids = np.flatnonzero(users.city == c)
+            if len(ids) > 1:
+                fine = unit(users.fine_pref[ids])
+                found += [pool.submit(nearest, ids, fine, *block) for block in blocks(len(ids))]
+        parts = [f.result() for f in found]
+    if not parts:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    user, peer = np.concatenate(found_user), np.concatenate(found_peer)
+    user, peer = (np.concatenate(p) for p in zip(*parts, strict=True))
     order = np.argsort(user, kind="stable")
     return user[order], peer[order]
 
@@ -132,24 +139,32 @@ def make_outings(config: WorldConfig, users: Users, places: Places, cities: list
 def _places(
     config: WorldConfig, users: Users, cities: list[City], group: Ints, g: Ints, moment: Ints, rng: np.random.Generator
 ) -> Ints:
+    """A place (O,) for each outing of group g (O,) at a moment (O,); -1 where the city has none."""
     numbers = config.numbers
+    home, season = users.city[group[g, 0]], season_of(config, moment)
+    place: npt.NDArray[np.int64] = np.full(len(g), -1)
+    for turn in np.unique(season).tolist():
+        tastes = together(users, group, config.turned(turn))
+        for city in cities:
+            at = np.flatnonzero((home == city.number) & (season == turn))
+            if not len(at) or not len(city.ids):
+                continue
+            rows, row = np.unique(g[at], return_inverse=True)
+            logits = (city.taste(tastes.take(rows), numbers) + city.draw) / numbers.temperature
+            found = Sampler(logits, city, numbers.slot_weight).draw(rng, row, slots(moment[at]))
+            place[at] = city.ids[found]
+    return place
+
+
+def together(users: Users, group: Ints, turned: float) -> Tastes:
+    """Groups (G, 6) as one each: the mean of the members' tastes, and what the poorest of them can pay."""
     member = (group >= 0).astype(np.float32)
     share = (member / member.sum(axis=1, keepdims=True))[:, :, None]
     who = np.maximum(group, 0)
-    mean = Tastes(
-        fine=unit((unit(users.fine_pref[who.ravel()]).reshape(*who.shape, -1) * share).sum(axis=1)),
-        cat=(users.cat_pref[who] * share).sum(axis=1),
-        area=(users.area[who] * share).sum(axis=1),
+    each = Tastes.of(users, who.ravel(), turned)
+    return Tastes(
+        fine=unit((each.fine.reshape(*who.shape, -1) * share).sum(axis=1)),
+        cat=(each.cat.reshape(*who.shape, -1) * share).sum(axis=1),
+        area=(each.area.reshape(*who.shape, -1) * share).sum(axis=1),
+        means=np.where(group >= 0, each.means.reshape(who.shape), np.float32(np.inf)).min(axis=1),
     )
-    home = users.city[group[:, 0]]
-    place: npt.NDArray[np.int64] = np.full(len(g), -1)
-    for c, city in enumerate(cities):
-        at = np.flatnonzero(home[g] == c)
-        if not len(at) or not len(city.ids):
-            continue
-        rows, row = np.unique(g[at], return_inverse=True)
-        tastes = Tastes(mean.fine[rows], mean.cat[rows], mean.area[rows])
-        logits = (city.taste(tastes, numbers) + city.draw) / numbers.temperature
-        found = Sampler(logits, city, numbers.slot_weight).draw(rng, row, slots(moment[at]))
-        place[at] = city.ids[found]
-    return place

@@ -15,7 +15,7 @@ from recsys.constants import SLOT_BY_DAY_AND_TIME, TIME_OF_DAY_BY_HOUR
 from recsys.schemas import implicit_rating
 from recsys.world.config import WorldConfig
 from recsys.world.places import Floats, Ints, Places
-from recsys.world.scoring import SLOT_FIT, City, Sampler, Tastes, alive, pair_taste
+from recsys.world.scoring import SLOT_FIT, City, Sampler, Tastes, alive, pair_taste, season_of
 from recsys.world.streams import Stream, choose_rows, stream
 from recsys.world.users import Users
 
@@ -147,34 +147,71 @@ def _visits(
 ) -> tuple[Ints, Ints, Ints, Floats]:  # fmt: skip
     """A place for each view: user, moment, place and taste of those that come about."""
     numbers = config.numbers
-    where = users.where[user, (moment - config.start_us) // WEEK_US]
+    # Views of the same city and season are made together: one after another, in a sort that 16 bits make cheap.
+    where, season = users.where[user, (moment - config.start_us) // WEEK_US], season_of(config, moment)
+    group = where.astype(np.int16) * config.seasons + season.astype(np.int16)
+    order = np.argsort(group, kind="stable")
+    user, moment = user[order], moment[order]
+    begins = np.searchsorted(group[order], np.arange(config.cities * config.seasons + 1))
     place, taste = np.full(len(user), -1), np.zeros(len(user), dtype=np.float32)
-    for c, city in enumerate(cities):
-        at = np.flatnonzero(where == c)
-        if not len(at) or not len(city.ids):
+    for city in cities:
+        first = city.number * config.seasons
+        who = distinct(user[begins[first] : begins[first + config.seasons]])
+        if not len(who) or not len(city.ids):
             continue
-        who, row = np.unique(user[at], return_inverse=True)
-        tastes = Tastes.of(users, who)
-        tastes.area[users.city[who] != c] = 0.0
-        liking = city.taste(tastes, numbers)
-        liking += numbers.noise * rng.standard_normal(liking.shape, dtype=np.float32)
-        sampler = Sampler((liking + city.draw) / numbers.temperature, city, numbers.slot_weight)
-        found = sampler.draw(rng, row, slots(moment[at]))
-        place[at], taste[at] = city.ids[found], liking[row, found]
-    keep = place >= 0
-    keep[keep] = rng.random(int(keep.sum())) < alive(places, place[keep], moment[keep])
-    user, moment, place, taste = user[keep], moment[keep], place[keep], taste[keep]
-    # People look for something new: chance leads back to a place less and less often. Of the same pair's proposals a
-    # random one stays, wherever in time, so that the weeks stay alike. Going back on purpose comes later.
-    order = np.lexsort((rng.random(len(user)), place, user))
-    user, moment, place, taste = user[order], moment[order], place[order], taste[order]
-    first = np.ones(len(user), dtype=bool)
-    first[1:] = (user[1:] != user[:-1]) | (place[1:] != place[:-1])
-    at = np.arange(len(user))
-    repeat = at - np.maximum.accumulate(np.where(first, at, 0))
-    again = numbers.chance_return * (repeat**_WEARS_OFF - np.maximum(repeat - 1, 0) ** _WEARS_OFF)
-    keep = first | (rng.random(len(user)) < again)
+        likings, home = city.likings(config, who), users.city[who] == city.number
+        for turn in range(config.seasons):
+            at = slice(begins[first + turn], begins[first + turn + 1])
+            rows = np.searchsorted(who, distinct(user[at]))
+            if not len(rows):
+                continue
+            liking = city.taste(Tastes.of(users, who[rows], config.turned(turn)).visiting(home[rows]), numbers)
+            liking += likings[rows]
+            row = _positions(who[rows], user[at])
+            sampler = Sampler((liking + city.draw) / numbers.temperature, city, numbers.slot_weight)
+            found = sampler.draw(rng, row, slots(moment[at]))
+            place[at], taste[at] = city.ids[found], liking[row, found]
+    keep = np.flatnonzero(place >= 0)
+    keep = keep[rng.random(len(keep), dtype=np.float32) < alive(places, place[keep], moment[keep])]
+    keep = keep[_fresh(numbers.chance_return, user[keep], place[keep], len(places), rng)]
     return user[keep], moment[keep], place[keep], taste[keep]
+
+
+def _fresh(chance_return: float, user: Ints, place: Ints, n_places: int, rng: np.random.Generator) -> Ints:
+    """Which views (V,) stay: people look for something new, so chance leads back to a place less and less often.
+
+    Of the same pair's views a random one stays, wherever in time, so that the weeks stay alike. Going back on purpose
+    comes later.
+    """
+    if not len(user):
+        return np.zeros(0, dtype=np.int64)
+    # One sort of one number: the pair in the high bits, chance in the low ones.
+    pair = (user - user.min()) * n_places + place
+    free = 62 - int(pair.max()).bit_length()
+    order = np.argsort(pair << free | rng.integers(0, 1 << free, len(pair)))
+    pair = pair[order]
+    first = np.ones(len(pair), dtype=bool)
+    first[1:] = pair[1:] != pair[:-1]
+    at = np.arange(len(pair))
+    repeat = at - np.maximum.accumulate(np.where(first, at, 0))
+    powers = np.arange(int(repeat.max()) + 1) ** _WEARS_OFF
+    again = chance_return * np.diff(powers, prepend=0.0)
+    return np.asarray(order[first | (rng.random(len(pair)) < again[repeat])])
+
+
+def distinct(user: Ints) -> Ints:
+    """The distinct ones, ascending, of ids (B,) that lie close together: no sort."""
+    if not len(user):
+        return user
+    low = int(user.min())
+    return np.asarray(np.flatnonzero(np.bincount(user - low)) + low)
+
+
+def _positions(ids: Ints, wanted: Ints) -> Ints:
+    """(B,) position of each wanted id among ascending ids that lie close together."""
+    position = np.zeros(int(ids[-1] - ids[0]) + 1, dtype=np.int64)
+    position[ids - ids[0]] = np.arange(len(ids))
+    return np.asarray(position[wanted - ids[0]])
 
 
 def affinity(config: WorldConfig, taste: Floats, fit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -190,26 +227,32 @@ def affinity(config: WorldConfig, taste: Floats, fit: npt.NDArray[np.float64]) -
     return enjoyed
 
 
-def engage(
-    config: WorldConfig, users: Users, places: Places, user: Ints, place: Ints, liked: npt.NDArray[np.float64],
-    rng: np.random.Generator,
-) -> tuple[Floats, Counts, Counts, Counts, npt.NDArray[np.bool_]]:  # fmt: skip
-    """What people do at a visit they like so much: dwell, likes, saves, shares, attended (seed, section 7.4).
+def engagement(
+    config: WorldConfig, users: Users, places: Places, user: Ints, place: Ints, liked: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Probabilities (E,) of a like, a save, a share and of attending at visits liked so much (seed, section 7.4).
 
-    Probabilities are the seed's, times how much this user does so and, for attending, how well the place converts.
+    They are the seed's, times how much this user does so and, for attending, how well the place converts.
     """
-    n = len(user)
     numbers = config.numbers
     ranges = (numbers.likes_per_session, numbers.saves_per_session, numbers.attends_per_month)
     usual = [max(sum(r) / 2, 1e-9) for r in ranges]
     keen = users.behavior[user, 2:5] / np.array(usual)
+    like, save = liked * 0.7 * keen[:, 0], liked * 0.4 * keen[:, 1]
+    attend = liked * numbers.attend_base * keen[:, 2] * _converts(places, place)
+    return tuple(np.minimum(0.95, p) for p in (like, save, liked * 0.2, attend))
+
+
+def engage(
+    config: WorldConfig, users: Users, places: Places, user: Ints, place: Ints, liked: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[Floats, Counts, Counts, Counts, npt.NDArray[np.bool_]]:  # fmt: skip
+    """What people do at a visit they like so much: dwell, likes, saves, shares, attended."""
+    n = len(user)
     dwell = np.clip(30.0 + liked * 200.0 + rng.exponential(50.0, n), 5.0, 600.0).astype(np.float32)
-    likes = (rng.random(n) < np.minimum(0.95, liked * 0.7 * keen[:, 0])).astype(np.int32)
-    saves = (rng.random(n) < np.minimum(0.95, liked * 0.4 * keen[:, 1])).astype(np.int32)
-    shares = (rng.random(n) < np.minimum(0.95, liked * 0.2)).astype(np.int32)
-    comes = liked * numbers.attend_base * keen[:, 2] * _converts(places, place)
-    attended = rng.random(n) < np.minimum(0.95, comes)
-    return dwell, likes, saves, shares, attended
+    like, save, share, attend = engagement(config, users, places, user, place, liked)
+    likes, saves, shares = ((rng.random(n) < chance).astype(np.int32) for chance in (like, save, share))
+    return dwell, likes, saves, shares, rng.random(n) < attend
 
 
 def block_events(
@@ -237,8 +280,7 @@ def block_events(
     again, later = again[here], later[here]
 
     out_user, out_place, out_moment = outings.of(start, stop)
-    away = places.city[out_place] != users.city[out_user]
-    out_taste = pair_taste(config, users, places, out_user, out_place, away)
+    out_taste = pair_taste(config, users, places, out_user, out_place, out_moment)
 
     user = np.concatenate([user, user[again], out_user])
     place = np.concatenate([place, place[again], out_place])

@@ -12,6 +12,13 @@ CITY_NAMES: Final = (
     "Dunmarrow", "Elverton Bay", "Kestrelford", "Lindaria", "Norrwick", "Pellanova", "Ravensby", "Saltmouth",
 )  # fmt: skip
 
+# Latitude and longitude, degrees, of the middle of each city: out at sea, so that no map shows a real place.
+CITY_POSITIONS: Final = (
+    (46.2, -31.4), (38.9, -28.7), (41.5, -37.2), (50.3, -24.6), (53.1, -29.8), (35.7, -41.3), (48.4, -38.5),
+    (43.3, -24.9), (55.6, -33.0), (37.1, -34.4), (51.8, -40.2), (33.9, -30.6), (57.2, -26.1), (40.2, -44.8),
+    (45.0, -42.1), (36.4, -47.5),
+)  # fmt: skip
+
 _STEMS: Final = (
     "Alder", "Amber", "Beacon", "Birch", "Canal", "Cedar", "Chapel", "Copper", "Crane", "Elm", "Ferry", "Foundry",
     "Glass", "Harbor", "Heron", "Iron", "Juniper", "Lantern", "Linden", "Market", "Mill", "Orchard", "Quarry", "River",

@@ -10,7 +10,7 @@ import pyarrow as pa
 from recsys.constants import C_COARSE, C_FINE, N_TIME_SLOTS, TAG_CATEGORY
 from recsys.schemas import PLACES
 from recsys.world.config import CITY_SHARES, WorldConfig
-from recsys.world.names import CITY_NAMES, neighborhood_name, place_names
+from recsys.world.names import CITY_NAMES, CITY_POSITIONS, neighborhood_name, place_names
 from recsys.world.streams import Stream, blocks, choose, choose_rows, stream, subset
 
 Ints = npt.NDArray[np.int64]
@@ -116,7 +116,7 @@ def make_places(config: WorldConfig) -> Places:
     shares, areas = city_shares(config), neighborhood_shares(config)
     if config.preset == "city":
         # Large cities have more people to a place.
-        shares = shares**0.3 / (shares**0.3).sum()
+        shares = shares**0.15 / (shares**0.15).sum()
     parts: list[dict[str, npt.NDArray[Any]]] = []
     for block, (start, stop) in enumerate(blocks(config.places)):
         rng, n = stream(config.seed, Stream.PLACES, block), stop - start
@@ -163,18 +163,53 @@ def make_places(config: WorldConfig) -> Places:
     )
 
 
+def neighborhood_positions(config: WorldConfig) -> npt.NDArray[np.float64]:
+    """(cities, neighborhoods, 2) latitude and longitude, degrees: a sunflower around each city's centre.
+
+    The busy neighbourhoods come first and so lie in the middle (Vogel, "A better way to construct the sunflower head",
+    1979), about a square kilometre and a half to each.
+    """
+    rng = stream(config.seed, Stream.COORDINATES, 0)
+    number = np.arange(config.neighborhoods)
+    turn = rng.random((config.cities, 1)) * 2 * np.pi + number * np.pi * (3 - np.sqrt(5))
+    km = 0.7 * np.sqrt(number + 0.25) * np.exp(0.1 * rng.standard_normal((config.cities, config.neighborhoods)))
+    center = np.array(CITY_POSITIONS[: config.cities])
+    return _moved(center[:, None, :], km * np.sin(turn), km * np.cos(turn))
+
+
+def place_positions(config: WorldConfig, places: Places) -> npt.NDArray[np.float64]:
+    """(M, 2) latitude and longitude of places, degrees: a few hundred metres around their neighbourhood's middle."""
+    out = neighborhood_positions(config)[places.city, places.neighborhood]
+    for block, (start, stop) in enumerate(blocks(len(places))):
+        north, east = stream(config.seed, Stream.COORDINATES, 1 + block).normal(0.0, 0.3, (2, stop - start))
+        out[start:stop] = _moved(out[start:stop], north, east)
+    return np.round(out, 6)
+
+
+def _moved(
+    position: npt.NDArray[np.float64], north_km: npt.NDArray[np.float64], east_km: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    degree_km = 111.2
+    latitude = position[..., 0] + north_km / degree_km
+    longitude = position[..., 1] + east_km / (degree_km * np.cos(np.radians(position[..., 0])))
+    return np.stack([latitude, longitude], axis=-1)
+
+
 def places_table(config: WorldConfig, places: Places) -> pa.Table:
     """The places as `schemas.PLACES` has them."""
     n = len(places)
     first = places.categories.argmax(axis=1)
     rows, ids = np.nonzero(places.categories)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int32)
+    where = place_positions(config, places)
     novelty = 1.0 / (1.0 + np.log1p(places.popularity.astype(np.float64)))
     columns: dict[str, Any] = {
         "place_id": np.arange(n),
         "name": place_names(config.seed, first),
         "city_id": places.city.astype(np.int32),
         "city_name": [CITY_NAMES[c] for c in places.city],
+        "latitude": where[:, 0],
+        "longitude": where[:, 1],
         "neighborhood_id": places.neighborhood.astype(np.int32),
         "neighborhood_name": [
             neighborhood_name(int(c), int(h), config.neighborhoods)

@@ -1,21 +1,24 @@
 """The preference score: why a user goes to a place (seed, section 7.4), for whole blocks of users at once.
 
 score = w_interest * cosine(fine_pref, tags) + w_category * (cat_pref . categories) + w_location * area + w_popularity *
-log(1 + base_popularity) / 10. The first three are the user's *taste*; popularity is the same for everyone.
+log(1 + base_popularity) / 10. The first three are the user's *taste*; popularity is the same for everyone. In `city` a
+price above the user's means takes from the taste, and fine_pref and cat_pref drift from season to season.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.constants import N_TIME_SLOTS
-from recsys.world.config import Parameters, WorldConfig
+from recsys.constants import N_PRICE_BANDS, N_TIME_SLOTS
+from recsys.world.config import SEASON_WEEKS, Parameters, WorldConfig
 from recsys.world.places import FADING, TRENDING, Floats, Ints, Places
+from recsys.world.streams import Stream, Streams
 from recsys.world.users import Users
 
 _DAY_US: Final = 86_400_000_000
+_CITY_STRIDE: Final = 64  # cities are fewer
 
 # How well a moment's slot suits a place's typical slot: 1 the same, a half for a neighbour.
 _NEAR: Final = {(0, 4), (1, 4), (1, 2), (2, 3), (2, 5), (3, 5)}
@@ -27,24 +30,43 @@ SLOT_FIT: Final = np.array(
 )
 
 
+def slot_factor(slot_weight: float) -> npt.NDArray[np.float64]:
+    """(slot of the moment, typical slot): by how much a place's chance grows when its time fits."""
+    return np.asarray(np.exp(slot_weight * SLOT_FIT))
+
+
 @dataclass(frozen=True)
 class Tastes:
-    """What the score reads of some users: real ones, or a group of friends as the mean of its members.
+    """What the score reads of some users: real ones, or a group of friends as one.
 
     Attributes:
         fine: (R, C_FINE) float32 of length 1.
         cat: (R, C_COARSE) float32.
         area: (R, neighborhoods) float32; zeros for someone away from home.
+        means: (R,) float32, the highest price band that does not hurt.
     """
 
     fine: Floats
     cat: Floats
     area: Floats
+    means: Floats
 
     @classmethod
-    def of(cls, users: Users, rows: Ints) -> "Tastes":
-        """The tastes of some users at home."""
-        return cls(unit(users.fine_pref[rows]), users.cat_pref[rows], users.area[rows])
+    def of(cls, users: Users, rows: Ints, turned: float = 0.0) -> "Tastes":
+        """The tastes of some users (R,) at home, after a share `turned` of them has become others."""
+        fine, cat = users.fine_pref[rows], users.cat_pref[rows]
+        if turned:
+            fine = (1 - turned) * fine + turned * users.later_fine[rows]
+            cat = (1 - turned) * cat + turned * users.later_cat[rows]
+        return cls(unit(fine), cat, users.area[rows], users.means[rows])
+
+    def take(self, rows: Ints) -> "Tastes":
+        """Some of the rows."""
+        return Tastes(self.fine[rows], self.cat[rows], self.area[rows], self.means[rows])
+
+    def visiting(self, home: npt.NDArray[np.bool_]) -> "Tastes":
+        """The same people in a city that is home (R,) to some: to others its neighbourhoods are all alike."""
+        return replace(self, area=np.where(home[:, None], self.area, np.float32(0.0)))
 
 
 def unit(values: Floats) -> Floats:
@@ -59,68 +81,98 @@ class City:
     """The places of one city, in order of their typical slot, ready to be scored.
 
     Attributes:
+        number: the city's id.
         ids: (m,) place ids.
         tags: (C_FINE, m) float32, columns of length 1.
         categories: (C_COARSE, m) float32.
         neighborhood: (m,) int64.
+        price: (m,) int64, price band.
         draw: (m,) float32, w_popularity * log(1 + base_popularity) / 10.
         edges: (N_TIME_SLOTS + 1,) where each slot's places begin in `ids`.
     """
 
+    number: int
     ids: Ints
     tags: Floats
     categories: Floats
     neighborhood: Ints
+    price: Ints
     draw: Floats
     edges: Ints
+
+    @classmethod
+    def of(cls, config: WorldConfig, places: Places, number: int, ids: Ints) -> "City":
+        """A city of some places (m,)."""
+        ids = ids[np.argsort(places.slot[ids], kind="stable")]
+        return cls(
+            number=number,
+            ids=ids,
+            tags=np.ascontiguousarray(unit(places.tags[ids]).T),
+            categories=np.ascontiguousarray(places.categories[ids].T),
+            neighborhood=places.neighborhood[ids],
+            price=places.price_band[ids],
+            draw=(config.numbers.w_popularity * np.log1p(places.popularity[ids]) / 10).astype(np.float32),
+            edges=np.searchsorted(places.slot[ids], np.arange(N_TIME_SLOTS + 1)),
+        )
 
     def taste(self, who: Tastes, numbers: Parameters) -> Floats:
         """(R, m) float32: the score without popularity."""
         score = numbers.w_interest * (who.fine @ self.tags)
         score += numbers.w_category * (who.cat @ self.categories)
         score += numbers.w_location * who.area[:, self.neighborhood]
+        if numbers.price_aversion:
+            for band in range(1, N_PRICE_BANDS):
+                here = np.flatnonzero(self.price == band)
+                score[:, here] -= numbers.price_aversion * np.maximum(band - who.means, 0.0)[:, None]
         taste: Floats = score.astype(np.float32, copy=False)
         return taste
+
+    def likings(self, config: WorldConfig, users: Ints) -> Floats:
+        """(R, m) float32: each user's lasting, unexplained liking of each place, in score units.
+
+        Keyed by user and city: the same whatever else is drawn, in whatever order.
+        """
+        out = np.empty((len(users), len(self.ids)), dtype=np.float32)
+        rngs = Streams(config.seed, Stream.LIKINGS)
+        for row, user in enumerate(users.tolist()):
+            rngs.of(user * _CITY_STRIDE + self.number).standard_normal(out=out[row], dtype=np.float32)
+        out *= config.numbers.noise
+        return out
 
 
 def make_cities(config: WorldConfig, places: Places) -> list[City]:
     """One `City` for each city of the world; some may be empty."""
-    cities = []
-    for c in range(config.cities):
-        ids = np.flatnonzero(places.city == c)
-        ids = ids[np.argsort(places.slot[ids], kind="stable")]
-        cities.append(
-            City(
-                ids=ids,
-                tags=np.ascontiguousarray(unit(places.tags[ids]).T),
-                categories=np.ascontiguousarray(places.categories[ids].T),
-                neighborhood=places.neighborhood[ids],
-                draw=(config.numbers.w_popularity * np.log1p(places.popularity[ids]) / 10).astype(np.float32),
-                edges=np.searchsorted(places.slot[ids], np.arange(N_TIME_SLOTS + 1)),
-            )
-        )
-    return cities
+    return [City.of(config, places, c, np.flatnonzero(places.city == c)) for c in range(config.cities)]
 
 
-def pair_taste(
-    config: WorldConfig, users: Users, places: Places, user: Ints, place: Ints, away: npt.NDArray[np.bool_]
-) -> Floats:
-    """The taste of single pairs.
+def pair_taste(config: WorldConfig, users: Users, places: Places, user: Ints, place: Ints, moment: Ints) -> Floats:
+    """The taste of single pairs, without lasting likings.
 
     Args:
         user, place: (B,) ids.
-        away: (B,) the place is not in the user's home city: neighbourhood numbers of two cities do not compare.
+        moment: (B,) microseconds since 1970; tastes drift.
 
     Returns:
         (B,) float32.
     """
     numbers = config.numbers
-    fine, tags = unit(users.fine_pref[user]), unit(places.tags[place])
-    area = np.where(away, 0.0, users.area[user, places.neighborhood[place]])
-    score = numbers.w_interest * np.einsum("ij,ij->i", fine, tags)
-    score += numbers.w_category * np.einsum("ij,ij->i", users.cat_pref[user], places.categories[place])
-    taste: Floats = (score + numbers.w_location * area).astype(np.float32)
+    seasons, taste = season_of(config, moment), np.zeros(len(user), dtype=np.float32)
+    for season in np.unique(seasons).tolist():
+        at = np.flatnonzero(seasons == season)
+        p = place[at]
+        home = (users.city[user[at]] == places.city[p]) | (config.preset == "seed")  # the seed compares all numbers
+        who = Tastes.of(users, user[at], config.turned(season)).visiting(home)
+        score = numbers.w_interest * np.einsum("ij,ij->i", who.fine, unit(places.tags[p]))
+        score += numbers.w_category * np.einsum("ij,ij->i", who.cat, places.categories[p])
+        score += numbers.w_location * who.area[np.arange(len(at)), places.neighborhood[p]]
+        taste[at] = score - numbers.price_aversion * np.maximum(places.price_band[p] - who.means, 0.0)
     return taste
+
+
+def season_of(config: WorldConfig, moment: Ints) -> Ints:
+    """(B,) season of moments (B,) within the horizon, in microseconds since 1970."""
+    seasons: Ints = (moment - config.start_us) // (SEASON_WEEKS * 7 * _DAY_US)
+    return seasons
 
 
 class Sampler:
@@ -138,17 +190,22 @@ class Sampler:
             city: its places.
             slot_weight: log of the factor for a place in its typical slot.
         """
-        mass = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        sums = np.cumsum(mass, axis=1)
-        sums /= sums[:, -1:]
+        mass = np.exp(logits - logits.max(axis=1, keepdims=True))
+        sums = np.cumsum(mass, axis=1, dtype=np.float64)
+        sums /= sums[:, -1:].copy()
         self._width = sums.shape[1]
         self._edges = city.edges
-        padded = np.concatenate([np.zeros((len(sums), 1)), sums], axis=1)
-        self._low = padded[:, city.edges[:-1]]
-        self._share = padded[:, city.edges[1:]] - self._low
+        ends = np.where(city.edges > 0, sums[:, city.edges - 1], 0.0)
+        self._low, self._share = np.ascontiguousarray(ends[:, :-1]), np.diff(ends, axis=1)
         # Rows one after another, each lifted by its number, make one ascending array: one search for all draws.
-        self._ladder = (sums + np.arange(len(sums))[:, None]).ravel()
-        self._fit = np.exp(slot_weight * SLOT_FIT)
+        sums += np.arange(len(sums))[:, None]
+        self._ladder = sums.ravel()
+        # The same over typical slots, a rung for each (row, slot of the moment).
+        kinds = np.cumsum(self._share[:, None, :] * slot_factor(slot_weight)[None, :, :], axis=2).reshape(
+            -1, N_TIME_SLOTS
+        )
+        kinds /= kinds[:, -1:].copy()
+        self._kinds = (kinds + np.arange(len(kinds))[:, None]).ravel()
 
     def draw(self, rng: np.random.Generator, row: Ints, slot: Ints) -> Ints:
         """Draw one place for each (row, slot).
@@ -159,10 +216,11 @@ class Sampler:
         Returns:
             (B,) position in `city.ids`.
         """
-        weights = np.cumsum(self._share[row] * self._fit[slot], axis=1)
-        target = rng.random(len(row)) * weights[:, -1]
-        kind = np.minimum((weights <= target[:, None]).sum(axis=1), N_TIME_SLOTS - 1)
-        within = self._low[row, kind] + rng.random(len(row)) * self._share[row, kind]
+        rung = row * N_TIME_SLOTS + slot
+        kind = np.searchsorted(self._kinds, rung + rng.random(len(row)), side="right") - rung * N_TIME_SLOTS
+        kind = np.clip(kind, 0, N_TIME_SLOTS - 1)
+        at = row * N_TIME_SLOTS + kind
+        within = self._low.ravel()[at] + rng.random(len(row)) * self._share.ravel()[at]
         found = np.searchsorted(self._ladder, within + row, side="right") - row * self._width
         # Rounding at the rim of a run must not reach into the next one.
         return np.asarray(np.clip(found, self._edges[kind], self._edges[kind + 1] - 1))
@@ -178,13 +236,15 @@ def alive(places: Places, place: Ints, moment: Ints) -> Floats:
     Returns:
         (B,) float32 in [0, 1]; 0 before the place opens. A stable place has 0.6, so that there is room above it.
     """
-    kind = places.trend[place]
-    days = (moment - places.peak[place]) / _DAY_US
-    level = np.full(len(place), 0.6)
-    level = np.where(kind == TRENDING, 0.25 + 0.75 * np.exp(-0.5 * (days / 12.0) ** 2), level)
-    level = np.where(kind == FADING, 0.1 + 0.8 / (1.0 + np.exp(days / 6.0)), level)
-    age = (moment - places.opened[place]) / _DAY_US
-    fresh = places.opened[place] > places.opened.min()
-    level = np.where(fresh, 0.6 + 0.4 * np.exp(-age / 14.0), level)
-    factor: Floats = np.where(age < 0, 0.0, level).astype(np.float32)
-    return factor
+    level = np.full(len(place), 0.6, dtype=np.float32)
+    for kind in (TRENDING, FADING):
+        at = np.flatnonzero(places.trend[place] == kind)
+        days = (moment[at] - places.peak[place[at]]) / _DAY_US
+        if kind == TRENDING:
+            level[at] = 0.25 + 0.75 * np.exp(-0.5 * (days / 12.0) ** 2)
+        else:
+            level[at] = 0.1 + 0.8 / (1.0 + np.exp(days / 6.0))
+    late = np.flatnonzero((places.opened > places.opened.min())[place])
+    age = (moment[late] - places.opened[place[late]]) / _DAY_US
+    level[late] = np.where(age < 0, 0.0, 0.6 + 0.4 * np.exp(-np.maximum(age, 0.0) / 14.0))
+    return level

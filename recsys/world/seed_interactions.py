@@ -41,7 +41,7 @@ def block_events(
         pool, chosen = pools[p], np.flatnonzero(pool_of == p)
         # The seed compares neighbourhood numbers across cities too; kept.
         scores = pool.taste(Tastes.of(users, who[chosen]), numbers) + pool.draw
-        scores = np.maximum(scores + numbers.noise * rng.standard_normal(scores.shape, dtype=np.float32), 0.0)
+        scores = np.maximum(scores + pool.likings(config, who[chosen]), 0.0)
         sampler = Sampler(scores / numbers.temperature, pool, slot_weight=0.0)
         row_of = np.full(len(who), -1)
         row_of[chosen] = np.arange(len(chosen))

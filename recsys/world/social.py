@@ -142,13 +142,18 @@ def make_edges(
 
 @dataclass(frozen=True)
 class Labels:
-    """Friend labels in order of (u, v), u < v: compat, attend (L,) 0/1, moment (L,) microseconds since 1970."""
+    """Friend labels in order of (u, v), u < v: compat, attend (L,) 0/1, moment (L,) microseconds since 1970.
+
+    `p_attend` (L,) float64 is the probability that `attend` was drawn with; `compat` follows from the rule, so that its
+    own is 0 or 1.
+    """
 
     u: Ints
     v: Ints
     compat: Ints
     attend: Ints
     moment: Ints
+    p_attend: npt.NDArray[np.float64]
 
     def table(self) -> pa.Table:
         """The labels as `schemas.FRIEND_LABELS` has them."""
@@ -175,16 +180,16 @@ def make_labels(config: WorldConfig, users: Users, edges: Edges, met: CoAttendan
     cosine = overlap(users, u, v).astype(np.float64)
     count, second = met.lookup(key)
     attend, moment = np.zeros(len(key), dtype=np.int64), np.zeros(len(key), dtype=np.int64)
+    p_attend = compat * np.minimum(0.95, config.numbers.attend_scale * cosine * (1 + count / 10))
     known = np.maximum(users.joined[u], users.joined[v])
     for block, (start, stop) in enumerate(blocks(len(key), _CHUNK)):
         rng = stream(config.seed, Stream.LABELS, block)
         at = slice(start, stop)
-        probability = np.minimum(0.95, config.numbers.attend_scale * cosine[at] * (1 + count[at] / 10))
-        attend[at] = (rng.random(stop - start) < probability) & (compat[at] == 1)
+        attend[at] = rng.random(stop - start) < p_attend[at]
         moment[at] = known[at] + (rng.random(stop - start) * (config.end_us - known[at])).astype(np.int64)
     # A pair that only its outings make friends is known to be so from the second one on.
     by_outings = (compat == 1) & (cosine < COMPATIBLE_FROM)
-    return Labels(u, v, compat, attend, np.where(by_outings, second, moment))
+    return Labels(u, v, compat, attend, np.where(by_outings, second, moment), p_attend)
 
 
 def _negatives(config: WorldConfig, users: Users, met: CoAttendance, wanted: int) -> Ints:
@@ -193,17 +198,20 @@ def _negatives(config: WorldConfig, users: Users, met: CoAttendance, wanted: int
     if n < 2 or wanted < 1:
         return np.zeros(0, dtype=np.int64)
     by_city = [np.flatnonzero(users.city == c) for c in range(config.cities)]
-    size = np.array([len(c) for c in by_city])
-    members, first = np.concatenate(by_city), np.cumsum(size) - size
+    count = np.array([len(c) for c in by_city])
+    members, first = np.concatenate(by_city), np.cumsum(count) - count
     hard: Ints = np.zeros(0, dtype=np.int64)
     easy: Ints = np.zeros(0, dtype=np.int64)
+    size = max(_CHUNK, wanted // 4)
     for step in range(_ROUNDS):
+        if len(hard) + len(easy) == wanted:
+            break
         rng = stream(config.seed, Stream.NEGATIVES, step)
-        u = rng.integers(0, n, _CHUNK)
-        peer = rng.random(_CHUNK)
+        u = rng.integers(0, n, size)
+        peer = rng.random(size)
         city = users.city[u]
         if step % 2 and len(hard) < wanted // 2:
-            v = members[first[city] + (peer * size[city]).astype(np.int64)]
+            v = members[first[city] + (peer * count[city]).astype(np.int64)]
             hard = _more(users, met, u, v, hard, easy, wanted // 2, near=True)
         elif not step % 2 and len(easy) < wanted - wanted // 2:
             v = np.minimum((peer * n).astype(np.int64), n - 1)

@@ -5,7 +5,7 @@ blocks can be drawn in any order, by any number of workers, in chunks of any siz
 """
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,10 @@ class Stream(IntEnum):
     INTERACTIONS = 9
     NEGATIVES = 10
     LABELS = 11
+    MEANS = 12
+    DRIFT = 13
+    LIKINGS = 14
+    COORDINATES = 15
 
 
 def stream(seed: int, kind: Stream, entity: int = 0) -> np.random.Generator:
@@ -43,6 +47,25 @@ def stream(seed: int, kind: Stream, entity: int = 0) -> np.random.Generator:
     """
     key = np.array([seed, (int(kind) << 56) | entity], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
+
+
+class Streams:
+    """The generators of many entities of one kind, one after another, without the cost of making each: a tenth.
+
+    Philox has no state but its key and counter, so that one generator is set to the next entity's.
+    """
+
+    def __init__(self, seed: int, kind: Stream) -> None:
+        self._kind = int(kind) << 56
+        self._bits = np.random.Philox(key=np.array([seed, self._kind], dtype=np.uint64))
+        self._rng = np.random.Generator(self._bits)
+        self._fresh: Any = self._bits.state
+
+    def of(self, entity: int) -> np.random.Generator:
+        """As `stream` gives it; valid until the next call."""
+        self._fresh["state"]["key"][1] = self._kind | entity
+        self._bits.state = self._fresh
+        return self._rng
 
 
 def blocks(count: int, size: int = BLOCK) -> list[tuple[int, int]]:

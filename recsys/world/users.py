@@ -55,6 +55,8 @@ class Users:
         area: (N, neighborhoods) float32, weights of the neighbourhoods of the home city, sum 1.
         behavior: (N, 5) float32: sessions/week, views/session, likes/session, saves/session, attendances/month.
         joined: (N,) int64, microseconds since 1970.
+        means: (N,) float32, the highest price band that does not hurt, 0 to 4.
+        later_cat, later_fine: as cat_pref and fine_pref, the tastes that these drift towards.
         rhythm: (N, 8) float32, share of sessions by weekday/weekend × time of day.
         where: (N, weeks) int16, the city a week is spent in.
     """
@@ -67,6 +69,9 @@ class Users:
     area: Floats
     behavior: Floats
     joined: Ints
+    means: Floats
+    later_cat: Floats
+    later_fine: Floats
     rhythm: Floats
     where: npt.NDArray[np.int16]
 
@@ -108,6 +113,21 @@ def _trips(config: WorldConfig, city: Ints, vibe: Floats) -> npt.NDArray[np.int1
     return where
 
 
+def _tastes(config: WorldConfig, rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """Weights of categories (n, C_COARSE), and of tags (n, C_FINE) after them."""
+    numbers = config.numbers
+    cat = _normalised(rng.standard_gamma(numbers.alpha_cat, (n, C_COARSE)))
+    boost = np.where(cat > 0.1, cat, 0.0) @ TAG_OF_CATEGORY  # only categories that matter to the user (seed)
+    return cat, _normalised(rng.standard_gamma(numbers.alpha_fine_base + numbers.alpha_fine * boost))
+
+
+def _means(rng: np.random.Generator, vibe: Floats) -> Floats:
+    """(n,) 0 to 4: most people can pay for the middle bands; the frugal and the luxurious say so in their vibes."""
+    said = 4.0 * (vibe[:, VIBE_TAGS.index("luxurious")] - vibe[:, VIBE_TAGS.index("frugal")])
+    means: Floats = np.clip(4.0 * rng.beta(2.5, 2.5, len(vibe)) + said, 0.0, 4.0).astype(np.float32)
+    return means
+
+
 def make_users(config: WorldConfig) -> Users:
     """Draw all users of a world."""
     numbers = config.numbers
@@ -116,10 +136,7 @@ def make_users(config: WorldConfig) -> Users:
     for block, (start, stop) in enumerate(blocks(config.users)):
         rng, n = stream(config.seed, Stream.USERS, block), stop - start
         part: dict[str, npt.NDArray[Any]] = {"city": choose(rng, shares, n), "neighborhood": choose(rng, areas, n)}
-        cat = _normalised(rng.standard_gamma(numbers.alpha_cat, (n, C_COARSE)))
-        boost = np.where(cat > 0.1, cat, 0.0) @ TAG_OF_CATEGORY  # only categories that matter to the user (seed)
-        fine = rng.standard_gamma(numbers.alpha_fine_base + numbers.alpha_fine * boost)
-        part["cat_pref"], part["fine_pref"] = cat, _normalised(fine)
+        part["cat_pref"], part["fine_pref"] = _tastes(config, rng, n)
         traits = subset(rng, np.ones((n, C_VIBE), dtype=bool), rng.integers(3, 11, n))
         part["vibe_pref"] = _normalised(np.where(traits, rng.exponential(1.0, (n, C_VIBE)), 0.0))
         low, high = np.array([getattr(numbers, name) for name in _BEHAVIOR]).T
@@ -132,6 +149,8 @@ def make_users(config: WorldConfig) -> Users:
         frequent = rank < rng.integers(1, 4, n)[:, None]
         part["area"] = _normalised(np.where(frequent, rng.standard_gamma(numbers.alpha_area, frequent.shape), 0.0))
         part["joined"] = late_arrivals(config, rng, n)
+        part["means"] = _means(stream(config.seed, Stream.MEANS, block), part["vibe_pref"])
+        part["later_cat"], part["later_fine"] = _tastes(config, stream(config.seed, Stream.DRIFT, block), n)
         parts.append(part)
     columns = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     rhythm = _rhythm(columns["vibe_pref"], columns["cat_pref"])

@@ -41,7 +41,8 @@ def user(i: int, **changes: Any) -> Row:
 
 def place(i: int, **changes: Any) -> Row:
     return {
-        "place_id": i, "name": f"Place {i}", "city_id": i % 8, "city_name": "Aba", "neighborhood_id": i % 15,
+        "place_id": i, "name": f"Place {i}", "city_id": i % 8, "city_name": "Aba",
+        "latitude": 1.5, "longitude": -2.5, "neighborhood_id": i % 15,
         "neighborhood_name": "Old Town", "category_ids": [4, 0], "category_one_hot": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
         "fine_tag_vector": weights(C_FINE, 0.5, 0.5), "price_band": 4, "typical_time_slot": 5, "base_popularity": 0.3,
         "avg_daily_visits": 12.0, "conversion_rate": 0.1, "novelty_score": 0.9, "as_of": START,
@@ -114,6 +115,7 @@ def vector(column: str, length: int) -> list[Case]:
 AREAS = "area_freqs has no missing, NaN or infinite element"
 AREA_SUM = "area_freqs sums to 1 within 1e-05"
 ONE_HOT = "category_ids agrees with category_one_hot"
+POSITION = "latitude and longitude are numbers, or both missing"
 HORIZON = f"timestamp lies in [{START.isoformat()}, {END.isoformat()})"
 AS_OF = f"as_of lies in [2000-01-01T00:00:00+00:00, {END.isoformat()}]"
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,6 +157,11 @@ CASES: dict[str, list[Case]] = {
         *(case(f"{c} is not blank", **{c: ""}) for c in ("name", "city_name", "neighborhood_name")),
         case("city_id is from 0 to 7", city_id=8),
         case("neighborhood_id is from 0 to 14", neighborhood_id=-1),
+        case("latitude is from -90 to 90", latitude=90.5),
+        case("longitude is from -180 to 180", longitude=-181.0),
+        case(POSITION, latitude=None),
+        case(POSITION, longitude=NAN),
+        case(POSITION, latitude=NAN, longitude=NAN),
         case("category_ids names a category", ONE_HOT, category_ids=[]),
         case("category_ids names each category once", category_ids=[0, 4, 4]),
         case("category_ids has no element above 5", ONE_HOT, category_ids=[0, 4, 6]),
@@ -227,7 +234,8 @@ CASES: dict[str, list[Case]] = {
 
 def missing(name: str) -> list[Case]:
     floats = [c for c, column in TABLES[name].columns.items() if pa.types.is_floating(column.type)]
-    return [case(f"{c} is {'a number' if c in floats else 'there'}", **{c: None}) for c in TABLES[name].columns]
+    required = [c for c, column in TABLES[name].columns.items() if not column.nullable]
+    return [case(f"{c} is {'a number' if c in floats else 'there'}", **{c: None}) for c in required]
 
 
 @dataclass
@@ -331,7 +339,7 @@ def test_every_limit_of_the_schema_is_a_rule(name: str) -> None:
     never_null = {e.kwargs["column"] for e in suite.expectations if e.type == "expect_column_values_to_not_be_null"}
     for column, contract in TABLES[name].columns.items():
         nested = pa.types.is_list(contract.type) or pa.types.is_map(contract.type)
-        assert (f"{column}.size" if nested else column) in never_null
+        assert ((f"{column}.size" if nested else column) in never_null) != contract.nullable
         below, above = (f"{column}.lowest", f"{column}.highest") if nested else (column, column)
         if contract.references:
             assert f"{column}.known" in {e.kwargs.get("column") for e in suite.expectations}

@@ -36,6 +36,6 @@ def test_every_column_states_its_unit_and_references_exist():
                 other, key = column.references.split(".")
                 assert TABLES[other].columns[key].type == column.type
         for field in table.arrow:
-            assert not field.nullable
+            assert field.nullable == (field.name in ("latitude", "longitude"))
             if pa.types.is_timestamp(field.type):
                 assert field.type == TIMESTAMP

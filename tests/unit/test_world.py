@@ -34,7 +34,7 @@ SIZE = {"users": 300, "places": 300, "seed": 7}
 def world(request, tmp_path_factory):
     config = WorldConfig(preset=request.param, **SIZE)
     folder = tmp_path_factory.mktemp(request.param)
-    figures = generate(config, folder)
+    figures = generate(config, folder).figures
     return config, {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}, figures, folder
 
 
@@ -50,7 +50,8 @@ def matrix(table: pa.Table, name: str) -> np.ndarray:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 # --- shape and contract
@@ -60,7 +61,7 @@ def test_tables_have_exactly_the_contract_schema(world):
     _, tables, figures, _ = world
     for name, table in tables.items():
         assert table.schema.equals(TABLES[name].arrow), name
-        assert all(c.null_count == 0 for c in table.columns)
+        assert all(c.null_count == 0 for c in table.columns), "even what may be missing elsewhere is known here"
         keys = table.select(TABLES[name].key).to_pylist()
         assert len({tuple(k.values()) for k in keys}) == len(keys), f"{name}: keys repeat"
     assert tables["users"].num_rows == tables["places"].num_rows == 300
@@ -119,6 +120,12 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_chunks_and_workers(worl
     generate(replace(config, seed=8), tmp_path / "c")
     other = digests(tmp_path / "c")
     assert all(other[name] != digest for name, digest in digests(folder).items())
+    assert set(other) == {
+        *(f"{name}.parquet" for name in TABLES),
+        "source.json",
+        "truth/world.json",
+        "truth/friend_labels.parquet",
+    }
 
 
 def test_a_user_does_not_depend_on_how_many_there_are():
@@ -326,7 +333,7 @@ def test_taste_of_a_block_is_the_seeds_score_pair_by_pair():
                 popular = np.log1p(places.popularity[p]) / 10.0
                 expected = 0.4 * interest + 0.3 * category + 0.2 * area + 0.1 * popular
                 assert scores[u, i] == pytest.approx(expected, abs=1e-5)
-                one = pair_taste(config, users, places, np.array([u]), np.array([p]), np.array([False]))
+                one = pair_taste(config, users, places, np.array([u]), np.array([p]), np.array([config.start_us]))
                 assert one[0] + city.draw[i] == pytest.approx(expected, abs=1e-5)
 
 
@@ -373,11 +380,11 @@ def test_friends_do_go_out_together(world):
 @pytest.mark.parametrize(("users", "places"), [(1, 1), (1, 300), (300, 1), (9, 41)])
 @pytest.mark.parametrize("preset", ["city", "seed"])
 def test_tiny_worlds_are_whole(preset, users, places, tmp_path):
-    figures = generate(WorldConfig(preset=preset, users=users, places=places), tmp_path)
+    made = generate(WorldConfig(preset=preset, users=users, places=places), tmp_path)
     for name, table in TABLES.items():
         assert pq.read_schema(tmp_path / f"{name}.parquet").equals(table.arrow)
-    assert figures["users"] == users
-    assert json.dumps(figures)
+    assert made.figures["users"] == users
+    assert json.dumps([made.figures, made.picture])
 
 
 # --- configuration
@@ -408,6 +415,8 @@ def test_bad_configurations_are_refused_by_name(change, message):
     ("change", "message"),
     [
         ({"temperature": -1.0}, r"temperature must be a finite number > 0 \(got -1.0\)"),
+        ({"price_aversion": -0.1}, r"price_aversion must be a finite number >= 0 \(got -0.1\)"),
+        ({"drift": 1.1}, r"drift must be from 0 to 1 \(got 1.1\)"),
         ({"temperature": float("nan")}, r"temperature must be a finite number > 0 \(got nan\)"),
         ({"noise": -0.1}, r"noise must be a finite number >= 0"),
         ({"travel": 1.5}, r"travel must be from 0 to 1 \(got 1.5\)"),
@@ -450,20 +459,17 @@ def test_the_job_makes_a_world_once(tmp_path):
 
 
 def test_a_run_that_stops_halfway_leaves_no_claim(tmp_path):
-    config = WorldConfig(users=60, places=60)
-    generate(config, tmp_path)
+    config, folder = WorldConfig(users=60, places=60), tmp_path / "again"
+    generate(config, folder)
 
     def stop(what: str, done: int, of: int) -> None:
         if what == "interactions":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(config, tmp_path, stop)
-    assert not (tmp_path / "source.json").exists()
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
-    generate(config, tmp_path)
+        generate(config, folder, stop)
+    assert not (folder / "source.json").exists()
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+    generate(config, folder)
     generate(config, tmp_path / "undisturbed")
-    again = {k: v for k, v in ((p.name, p) for p in tmp_path.iterdir()) if v.is_file()}
-    assert {k: hashlib.sha256(v.read_bytes()).hexdigest() for k, v in again.items()} == digests(
-        tmp_path / "undisturbed"
-    )
+    assert digests(tmp_path / "again") == digests(tmp_path / "undisturbed")

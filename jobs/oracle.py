@@ -1,0 +1,66 @@
+"""The best possible, where the truth is known: the synthetic world's own formulas, measured as if they were a model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.errors import NotReady
+from recsys.graph import Snapshot
+from recsys.settings import Settings
+from recsys.training.evaluation import auc
+from recsys.training.inputs import Prepared
+from recsys.world.truth import Truth, friend_probabilities
+
+
+class Oracle:
+    """Ranks places by the true rate of positives in the window, without knowing when the user will go out.
+
+    It knows every taste, liking, rhythm and trend, and none of the dice: neither who will be asked along by friends nor
+    what a visit leads to.
+    """
+
+    name = "oracle"
+
+    def __init__(self, truth: Truth, prepared: Prepared) -> None:
+        snapshot = prepared.snapshot
+        self._truth = truth
+        self._window = tuple(int(m.timestamp()) * 1_000_000 for m in (snapshot.as_of, snapshot.until))
+        self._user_id, self._place_id = (snapshot.data[kind][f"{kind}_id"].numpy() for kind in ("user", "place"))
+
+    def scores(self, users: Tensor, places: Tensor) -> Tensor:
+        """(B,) users and the (C,) places of one city → (B, C) float64."""
+        ids = self._place_id[places.numpy()]
+        city = self._truth.cities[int(self._truth.places.city[ids[0]])]
+        shares = self._truth.shares(
+            self._user_id[users.numpy()], city, (self._window[0], self._window[1]), likings=True, positive=True
+        )
+        order = np.argsort(city.ids)
+        return torch.from_numpy(shares[:, order[np.searchsorted(city.ids, ids, sorter=order)]])
+
+
+def known_truth(settings: Settings, source: Mapping[str, Any]) -> Truth | None:
+    """The truth of the data in the lake; None where these are not of the world that lies in `data/landing`."""
+    if not source.get("synthetic"):
+        return None
+    try:
+        truth = Truth.open(settings.landing)
+    except NotReady:
+        return None
+    return truth if truth.config.source() == source else None
+
+
+def friend_aucs(settings: Settings, snapshot: Snapshot) -> tuple[float | None, float | None, float | None]:
+    """What the true probabilities reach on the labels: compatibility, attendance, attendance among the compatible."""
+    known, labels = friend_probabilities(settings.landing), snapshot.friends
+    ids = snapshot.data["user"].user_id.numpy()
+    n = int(ids.max()) + 1 if len(ids) else 1
+    pair = np.sort(np.stack([ids[labels.user_u.numpy()], ids[labels.user_v.numpy()]]), axis=0)
+    keys = known["user_u"] * n + known["user_v"]
+    order = np.argsort(keys)
+    at = order[np.searchsorted(keys, pair[0] * n + pair[1], sorter=order)]
+    matches, came = labels.compat.numpy() > 0.5, labels.attend.numpy() > 0.5
+    attend = known["p_attend"][at]
+    return auc(known["p_compat"][at], matches), auc(attend, came), auc(attend[matches], came[matches])
