@@ -1,7 +1,11 @@
-"""Simple methods that a model must beat, scored over the same catalogue as the model."""
+"""What a method is to the evaluations, and the simple methods over a snapshot that a model must beat.
 
-from typing import Protocol
+Those over arrays alone, for the protocols of `training/protocols.py`, are in `place_baselines` and `people_baselines`.
+"""
 
+from typing import Any, Protocol
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,14 +16,37 @@ from recsys.training.inputs import Prepared
 _POSITIVES = PLACE_ACTIVITY.index("positives_28d")
 
 
-class Baseline(Protocol):
-    """Scores places for users. Equal scores must be broken at random, not by place number."""
+class Scores(Protocol):
+    """Scores candidates (places or people) for users: a baseline, or a model behind the same two arguments."""
+
+    def scores(self, users: Tensor, candidates: Tensor, /) -> Tensor:
+        """(B,) users and (C,) candidates, int64 numbers of the data → (B, C) finite floats, higher is better."""
+        ...
+
+
+class Baseline(Scores, Protocol):
+    """A named method over a snapshot. Equal scores must be broken at random, not by place number."""
 
     name: str
 
-    def scores(self, users: Tensor, places: Tensor) -> Tensor:
-        """(B,) users and (C,) places → (B, C) scores, higher is better."""
-        ...
+
+class Blend:
+    """A weighted sum of methods; each stays on its own scale."""
+
+    def __init__(self, *parts: tuple[float, Scores]) -> None:
+        self._parts = parts
+
+    def scores(self, users: Tensor, candidates: Tensor) -> Tensor:
+        """See `Scores`."""
+        return torch.stack([weight * part.scores(users, candidates) for weight, part in self._parts]).sum(dim=0)
+
+
+def candidate_columns(block: Any, candidates: Tensor) -> Tensor:
+    """(B, N) sparse scores of everything → (B, C) float32 of the candidates.
+
+    Rounding to float32 makes sums of the same terms in another order equal again, so that ties stay ties.
+    """
+    return torch.from_numpy(block[:, candidates.numpy()].toarray().astype(np.float32))
 
 
 class Random:

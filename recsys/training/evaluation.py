@@ -69,11 +69,13 @@ class Evaluation:
         }
 
 
-def ranking_metrics(hits: npt.NDArray[np.bool_], n_targets: npt.NDArray[np.int64], k: int) -> tuple[Floats, Floats]:
+def ranking_metrics(
+    hits: npt.NDArray[np.bool_] | Floats, n_targets: npt.NDArray[np.int64], k: int
+) -> tuple[Floats, Floats]:
     """Recall@k and binary NDCG@k of ranked lists.
 
     Args:
-        hits: (B, L) whether the item at each rank is a target; L may be below k (a small catalogue).
+        hits: (B, L) whether the item at each rank is a target, or how probably; L may be below k (a small catalogue).
         n_targets: (B,) at least 1.
         k: length of the list that counts.
 
