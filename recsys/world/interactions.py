@@ -168,7 +168,7 @@ def _visits(
             liking = city.taste(Tastes.of(users, who[rows], config.turned(turn)).visiting(home[rows]), numbers)
             liking += likings[rows]
             row = _positions(who[rows], user[at])
-            sampler = Sampler((liking + city.draw) / numbers.temperature, city, numbers.slot_weight)
+            sampler = Sampler((liking + city.draw) * np.float32(1 / numbers.temperature), city, numbers.slot_weight)
             found = sampler.draw(rng, row, slots(moment[at]))
             place[at], taste[at] = city.ids[found], liking[row, found]
     keep = np.flatnonzero(place >= 0)

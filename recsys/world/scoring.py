@@ -19,6 +19,7 @@ from recsys.world.users import Users
 
 _DAY_US: Final = 86_400_000_000
 _CITY_STRIDE: Final = 64  # cities are fewer
+_BANDS: Final = np.arange(1, N_PRICE_BANDS)
 
 # How well a moment's slot suits a place's typical slot: 1 the same, a half for a neighbour.
 _NEAR: Final = {(0, 4), (1, 4), (1, 2), (2, 3), (2, 5), (3, 5)}
@@ -60,6 +61,17 @@ class Tastes:
             cat = (1 - turned) * cat + turned * users.later_cat[rows]
         return cls(unit(fine), cat, users.area[rows], users.means[rows])
 
+    def sides(self, numbers: Parameters) -> Floats:
+        """(R, K) float32: what each makes of each of `City.traits`."""
+        prices = -numbers.price_aversion * np.maximum(_BANDS - self.means[:, None], 0.0)
+        weighted = (
+            numbers.w_interest * self.fine,
+            numbers.w_category * self.cat,
+            numbers.w_location * self.area,
+            prices,
+        )
+        return np.concatenate(weighted, axis=1, dtype=np.float32)
+
     def take(self, rows: Ints) -> "Tastes":
         """Some of the rows."""
         return Tastes(self.fine[rows], self.cat[rows], self.area[rows], self.means[rows])
@@ -83,20 +95,15 @@ class City:
     Attributes:
         number: the city's id.
         ids: (m,) place ids.
-        tags: (C_FINE, m) float32, columns of length 1.
-        categories: (C_COARSE, m) float32.
-        neighborhood: (m,) int64.
-        price: (m,) int64, price band.
+        traits: (K, m) float32, one under another: tags of length 1, categories, a row for each neighbourhood and for
+            each price band above the lowest. What a user makes of each is the other side of a product (`Tastes.sides`).
         draw: (m,) float32, w_popularity * log(1 + base_popularity) / 10.
         edges: (N_TIME_SLOTS + 1,) where each slot's places begin in `ids`.
     """
 
     number: int
     ids: Ints
-    tags: Floats
-    categories: Floats
-    neighborhood: Ints
-    price: Ints
+    traits: Floats
     draw: Floats
     edges: Ints
 
@@ -104,27 +111,21 @@ class City:
     def of(cls, config: WorldConfig, places: Places, number: int, ids: Ints) -> "City":
         """A city of some places (m,)."""
         ids = ids[np.argsort(places.slot[ids], kind="stable")]
+        area, band = places.neighborhood[ids, None], places.price_band[ids, None]
+        traits = (
+            unit(places.tags[ids]), places.categories[ids], area == np.arange(config.neighborhoods), band == _BANDS,
+        )  # fmt: skip
         return cls(
             number=number,
             ids=ids,
-            tags=np.ascontiguousarray(unit(places.tags[ids]).T),
-            categories=np.ascontiguousarray(places.categories[ids].T),
-            neighborhood=places.neighborhood[ids],
-            price=places.price_band[ids],
+            traits=np.ascontiguousarray(np.concatenate(traits, axis=1, dtype=np.float32).T),
             draw=(config.numbers.w_popularity * np.log1p(places.popularity[ids]) / 10).astype(np.float32),
             edges=np.searchsorted(places.slot[ids], np.arange(N_TIME_SLOTS + 1)),
         )
 
     def taste(self, who: Tastes, numbers: Parameters) -> Floats:
         """(R, m) float32: the score without popularity."""
-        score = numbers.w_interest * (who.fine @ self.tags)
-        score += numbers.w_category * (who.cat @ self.categories)
-        score += numbers.w_location * who.area[:, self.neighborhood]
-        if numbers.price_aversion:
-            for band in range(1, N_PRICE_BANDS):
-                here = np.flatnonzero(self.price == band)
-                score[:, here] -= numbers.price_aversion * np.maximum(band - who.means, 0.0)[:, None]
-        taste: Floats = score.astype(np.float32, copy=False)
+        taste: Floats = who.sides(numbers) @ self.traits
         return taste
 
     def likings(self, config: WorldConfig, users: Ints) -> Floats:
@@ -179,27 +180,26 @@ class Sampler:
     """Draws places of one city for many (row, slot) at once, with probability exp(score / T) * slot factor.
 
     Places are sorted by typical slot, so a draw takes two steps: the typical slot, then a place within its run of the
-    cumulative sum. One cumulative sum a row serves all slots.
+    cumulative sum. One cumulative sum serves all rows and slots.
     """
 
     def __init__(self, logits: Floats, city: City, slot_weight: float) -> None:
         """Prepare rows.
 
         Args:
-            logits: (R, m) score / temperature.
+            logits: (R, m) float32 score / temperature; used up.
             city: its places.
             slot_weight: log of the factor for a place in its typical slot.
         """
-        mass = np.exp(logits - logits.max(axis=1, keepdims=True))
-        sums = np.cumsum(mass, axis=1, dtype=np.float64)
-        sums /= sums[:, -1:].copy()
-        self._width = sums.shape[1]
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        self._width = logits.shape[1]
         self._edges = city.edges
-        ends = np.where(city.edges > 0, sums[:, city.edges - 1], 0.0)
+        # One running sum through all rows is one ascending array: one search for all draws.
+        self._ladder = np.cumsum(logits.ravel(), dtype=np.float64)
+        rungs = np.arange(len(logits))[:, None] * self._width + city.edges - 1
+        ends = np.where(rungs >= 0, self._ladder[rungs], 0.0)
         self._low, self._share = np.ascontiguousarray(ends[:, :-1]), np.diff(ends, axis=1)
-        # Rows one after another, each lifted by its number, make one ascending array: one search for all draws.
-        sums += np.arange(len(sums))[:, None]
-        self._ladder = sums.ravel()
         # The same over typical slots, a rung for each (row, slot of the moment).
         kinds = np.cumsum(self._share[:, None, :] * slot_factor(slot_weight)[None, :, :], axis=2).reshape(
             -1, N_TIME_SLOTS
@@ -221,7 +221,7 @@ class Sampler:
         kind = np.clip(kind, 0, N_TIME_SLOTS - 1)
         at = row * N_TIME_SLOTS + kind
         within = self._low.ravel()[at] + rng.random(len(row)) * self._share.ravel()[at]
-        found = np.searchsorted(self._ladder, within + row, side="right") - row * self._width
+        found = np.searchsorted(self._ladder, within, side="right") - row * self._width
         # Rounding at the rim of a run must not reach into the next one.
         return np.asarray(np.clip(found, self._edges[kind], self._edges[kind + 1] - 1))
 

@@ -309,7 +309,7 @@ def test_sampler_draws_by_preference_and_slot():
     city = make_cities(config, places)[0]
     logits = 3.0 * city.taste(Tastes.of(users, np.array([4, 9])), config.numbers) / 0.1
     n, slot = 200_000, 4
-    sampler = Sampler(logits, city, slot_weight=1.5)
+    sampler = Sampler(logits.copy(), city, slot_weight=1.5)
     drawn = sampler.draw(np.random.default_rng(0), np.repeat([0, 1], n), np.full(2 * n, slot))
     near = {a: 1.0 if a == slot else 0.5 if a in (0, 1) else 0.0 for a in range(6)}  # weekend day: morning, afternoon
     assert SLOT_BY_DAY_AND_TIME[1][0] == slot
