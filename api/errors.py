@@ -17,6 +17,7 @@ from recsys.errors import (
     DataError,
     FeatureStoreUnavailable,
     IndexUnavailable,
+    InvalidField,
     NotFound,
     NotReady,
     RecsysError,
@@ -27,6 +28,7 @@ _LOG = structlog.get_logger("api")
 _RETRY_AFTER_S = "1"
 _STATUS: tuple[tuple[type[RecsysError], int], ...] = (
     (NotFound, 404),
+    (InvalidField, 422),
     (Unavailable, 503),
     (NotReady, 503),
     (ConfigError, 500),
@@ -78,6 +80,8 @@ async def _ours(_: Request, error: Exception) -> JSONResponse:
     headers = {"Retry-After": _RETRY_AFTER_S} if status == 503 else None
     if status == 503:
         _LOG.warning("unavailable", error=type(error).__name__, detail=str(error))
+    if isinstance(error, InvalidField):
+        return problem(status, str(error), errors=[FieldError(field=error.field, message=error.message)])
     detail = next((said for kind, said in _PART.items() if isinstance(error, kind)), str(error))
     return problem(status, detail, headers=headers)
 

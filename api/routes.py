@@ -20,6 +20,7 @@ from api.schemas import (
     Problem,
     Ready,
     Root,
+    TaxonomyResponse,
 )
 from api.state import State
 from recsys.recommend.people import PeopleQuery, recommend_people
@@ -77,10 +78,18 @@ async def ready(state: Live) -> Ready:
     return Ready(status="ready", model_version=engine.version, parts=parts)
 
 
+@router.get("/taxonomy", responses={503: ERRORS[503]}, tags=["about"])
+async def taxonomy(state: Live) -> TaxonomyResponse:
+    """What the positions in `desired_categories` and `activity_tags` mean in the live version."""
+    engine = state.require()
+    return TaxonomyResponse(**engine.gazetteer.taxonomy.to_dict(), model_version=engine.version)
+
+
 @router.post("/recommend/places", responses=ERRORS, tags=["recommend"])
 async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommendationResponse:
     """Places of one city for one user, best first, with reasons."""
     engine = state.require()
+    engine.check("desired_categories", body.desired_categories or (), engine.gazetteer.taxonomy.categories)
     query = PlaceQuery(
         body.user_id, body.city_id, body.time_slot, tuple(dict.fromkeys(body.desired_categories or ())), body.top_k
     )
@@ -98,6 +107,7 @@ async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommen
 async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecommendationResponse:
     """People of one city for one user to go with, best first, with reasons."""
     engine = state.require()
+    engine.check("activity_tags", body.activity_tags or (), engine.gazetteer.taxonomy.tags)
     query = PeopleQuery(
         body.user_id,
         body.city_id,

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from recsys.constants import C_COARSE, C_FINE, N_TIME_SLOTS
+from recsys.constants import N_TIME_SLOTS
 from recsys.recommend.engine import TOP_K_MAX
+from recsys.taxonomy import MAX_TAGS
 
 # Strict: `true` and `"1"` are no ids, and the OpenAPI file says so too.
 Id = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 City = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-Category = Annotated[int, Field(strict=True, ge=0, lt=C_COARSE)]
-Tag = Annotated[int, Field(strict=True, ge=0, lt=C_FINE)]
+Position = Annotated[int, Field(strict=True, ge=0, lt=MAX_TAGS)]  # the live version may know fewer: GET /taxonomy
 Slot = Annotated[int, Field(strict=True, ge=0, lt=N_TIME_SLOTS)]
 TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX)]
 
@@ -34,7 +34,9 @@ class PlaceRecommendationRequest(Strict):
     user_id: Id
     city_id: City | None = Field(default=None, description="where to go; default: the user's own city")
     time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
-    desired_categories: list[Category] | None = Field(default=None, max_length=C_COARSE, description="what for")
+    desired_categories: list[Position] | None = Field(
+        default=None, max_length=MAX_TAGS, description="what for: positions in the categories of GET /taxonomy"
+    )
     top_k: TopK = 10
 
 
@@ -68,7 +70,9 @@ class PeopleRecommendationRequest(Strict):
     user_id: Id
     city_id: City | None = Field(default=None, description="where they live; default: the user's own city")
     target_place_id: Id | None = Field(default=None, description="the place to go to")
-    activity_tags: list[Tag] | None = Field(default=None, max_length=C_FINE, description="what to do there")
+    activity_tags: list[Position] | None = Field(
+        default=None, max_length=MAX_TAGS, description="what to do there: positions in the tags of GET /taxonomy"
+    )
     time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
     top_k: TopK = 10
 
@@ -92,6 +96,16 @@ class PeopleRecommendationResponse(BaseModel):
     city_name: str
     model_version: str
     request_id: str
+
+
+class TaxonomyResponse(BaseModel):
+    """What positions mean in the live version: names in order."""
+
+    categories: list[str]
+    tags: list[str]
+    tag_category: list[int] = Field(description="of each tag, the position of its category")
+    vibes: list[str]
+    model_version: str
 
 
 class FieldError(BaseModel):

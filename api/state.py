@@ -11,6 +11,7 @@ from recsys.index import VectorIndex, open_index
 from recsys.models.ranker import Ranker
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.settings import Settings
+from recsys.taxonomy import Taxonomy
 
 
 @dataclass
@@ -52,9 +53,10 @@ async def load(settings: Settings) -> State:
         return State(None, _clock(settings.now))
     try:
         artifact = open_artifact(settings.artifacts, version)
+        taxonomy = Taxonomy.from_dict(artifact.manifest["taxonomy"])
         engine = Engine(
             version=version,
-            gazetteer=Gazetteer.from_places(artifact.table("places")),
+            gazetteer=Gazetteer.of(artifact.table("places"), taxonomy),
             ranker=Ranker.load(artifact),
             index=index,
             features=FeatureStore(
@@ -62,6 +64,7 @@ async def load(settings: Settings) -> State:
                 data_dir=settings.data_dir,
                 redis_url=settings.redis_url,
                 timeout_s=settings.online_timeout_ms / 1e3,
+                widths=taxonomy.widths,
             ),
             candidates=settings.candidates,
         )

@@ -2,7 +2,7 @@
 
 from expectations.rules import Bounds, equal, in_horizon, known, present, unique, within
 from recsys.constants import TIME_OF_DAY_BY_HOUR
-from recsys.quality import Suite
+from recsys.quality import Expectation, Suite
 from recsys.schemas import INTERACTIONS
 
 _BUCKETS = (
@@ -30,9 +30,14 @@ def suite(bounds: Bounds) -> Suite:
                 why="Everything is split by time: an event outside the data's days leaks or is lost.",
             ),
             *within(t, "time_of_day_bucket", "day_of_week_bucket", why=_BUCKETS),
-            equal(
-                "time_of_day_bucket", "timestamp", f'{list(TIME_OF_DAY_BY_HOUR)}[hour("timestamp") + 1]', why=_BUCKETS
-            ),
-            equal("day_of_week_bucket", "timestamp", '(isodow("timestamp") >= 6)::INT', why=_BUCKETS),
+            *(() if bounds.local_time else _clock()),
         ),
+    )
+
+
+def _clock() -> tuple[Expectation, Expectation]:
+    hour = f'{list(TIME_OF_DAY_BY_HOUR)}[hour("timestamp") + 1]'
+    return (
+        equal("time_of_day_bucket", "timestamp", hour, why=_BUCKETS),
+        equal("day_of_week_bucket", "timestamp", '(isodow("timestamp") >= 6)::INT', why=_BUCKETS),
     )

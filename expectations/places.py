@@ -55,8 +55,8 @@ def suite(bounds: Bounds) -> Suite:
                 why=_KIND,
                 max_value=0,
             ),
-            *elements(PLACES, "category_ids", why=_KIND),
-            *elements(PLACES, "category_one_hot", why=_KIND),
+            *elements(PLACES, "category_ids", bounds, why=_KIND),
+            *elements(PLACES, "category_one_hot", bounds, why=_KIND),
             equal(
                 "category_ids",
                 "category_one_hot",
@@ -67,6 +67,7 @@ def suite(bounds: Bounds) -> Suite:
             *elements(
                 PLACES,
                 "fine_tag_vector",
+                bounds,
                 why="Tags are a distribution over the same names as people's tastes: else the two do not compare.",
             ),
             *within(PLACES, "price_band", "typical_time_slot", why="They index tables of exactly that many rows."),

@@ -12,6 +12,7 @@ from recsys.constants import N_CITIES, N_NEIGHBORHOODS_PER_CITY
 from recsys.errors import DataError
 from recsys.quality import Expectation
 from recsys.schemas import Table
+from recsys.taxonomy import CITY, Widths
 
 TOLERANCE: Final = 1e-5  # of a sum; summed in double, float32 weights of a normalised vector are within 1e-7
 LARGEST: Final = float(np.finfo(np.float32).max)  # a float above it is infinite
@@ -42,6 +43,8 @@ class Bounds:
         start, end: the horizon [start, end); without `source.json` anything from 2000 to 2100.
         cities, neighborhoods: how many there are; ids count from 0.
         users, places: how many there are, where ids are known to count from 0; None: any id.
+        widths: how many categories, tags and vibes the data set's taxonomy names.
+        local_time: buckets of hour and weekday are those of the place's clock, which timestamps in UTC do not tell.
     """
 
     start: datetime = EARLIEST
@@ -50,15 +53,18 @@ class Bounds:
     neighborhoods: int = N_NEIGHBORHOODS_PER_CITY
     users: int | None = None
     places: int | None = None
+    local_time: bool = False
+    widths: Widths = CITY.widths
 
     @classmethod
-    def of(cls, source: Mapping[str, Any], sizes: Mapping[str, int]) -> Self:
+    def of(cls, source: Mapping[str, Any], sizes: Mapping[str, int], widths: Widths = CITY.widths) -> Self:
         """The limits of one landed data set.
 
         Args:
             source: its `source.json`: `start`, `end`, `cities`, `neighborhoods` hold where they are said; `users` and
                 `places` where `synthetic` says that ids are dense.
             sizes: the row that `SIZES_SQL` gives.
+            widths: of its taxonomy.
 
         Raises:
             DataError: a moment or number in `source` cannot be read.
@@ -72,6 +78,8 @@ class Bounds:
                 neighborhoods=int(source.get("neighborhoods") or max(sizes["neighborhoods"], N_NEIGHBORHOODS_PER_CITY)),
                 users=int(dense["users"]) if "users" in dense else None,
                 places=int(dense["places"]) if "places" in dense else None,
+                local_time=bool(source.get("local_time")),
+                widths=widths,
             )
         except (TypeError, ValueError) as error:
             raise DataError(f"source.json: {error}") from error
@@ -136,7 +144,7 @@ def within(table: Table, *columns: str, why: str, below: int | None = None) -> l
     return rules
 
 
-def elements(table: Table, column: str, *, why: str) -> list[Expectation]:
+def elements(table: Table, column: str, bounds: Bounds, *, why: str) -> list[Expectation]:
     """A list or map has the contract's length, its elements are finite and in range, and sum to what they should."""
     contract = table.columns[column]
     is_map = pa.types.is_map(contract.type)
@@ -151,14 +159,15 @@ def elements(table: Table, column: str, *, why: str) -> list[Expectation]:
         )
 
     if contract.length is not None:
-        said = f"has {contract.length} elements"
-        rule(said, "size", f"len({values})", min_value=contract.length, max_value=contract.length)
+        length = getattr(bounds.widths, contract.length)
+        rule(f"has {length} elements", "size", f"len({values})", min_value=length, max_value=length)
     said = "has no missing, NaN or infinite element"
     rule(said, "odd", f"len(list_filter({values}::DOUBLE[], lambda e: {odd}))", max_value=0)
     if contract.low is not None:
         rule(f"has no element below {contract.low:g}", "lowest", f"list_min({values})", min_value=contract.low)
-    if contract.high is not None:
-        rule(f"has no element above {contract.high:g}", "highest", f"list_max({values})", max_value=contract.high)
+    high = contract.high if contract.position is None else getattr(bounds.widths, contract.position) - 1
+    if high is not None:
+        rule(f"has no element above {high:g}", "highest", f"list_max({values})", max_value=high)
     if contract.total is not None:
         # an empty list sums to nothing, and nothing would pass
         total = f"CASE WHEN len({values}) = 0 THEN 0 ELSE list_sum({values}::DOUBLE[]) END"

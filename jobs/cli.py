@@ -1,17 +1,17 @@
 """The `recsys` command. A job is imported only when it runs: Feast and Great Expectations take seconds to import."""
 
 import importlib
-import json
 import os
 import sys
-from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from jobs.command import AsJson, Version, run_job
 from jobs.report import Report
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -24,22 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
-Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
-
-
-def _job(
-    name: str, as_json: bool, module: str | None = None, function: str = "run", summary: bool = True, **options: Any
-) -> None:
-    settings = Settings()
-    report = Report(name, settings.reports, Console(stderr=True, quiet=as_json))
-    run: Callable[..., None] = getattr(importlib.import_module(f"jobs.{module or name}"), function)
-    run(settings, report, **options)
-    content = report.finish()
-    if as_json:
-        typer.echo(json.dumps(content, indent=2, default=str))
-    elif summary:
-        report.show(content)
 
 
 @app.command()
@@ -50,13 +34,25 @@ def generate(
     """Make the synthetic city world (RECSYS_PRESET, RECSYS_USERS, RECSYS_PLACES, RECSYS_SEED)."""
     # Before numpy is imported: the workers share the cores, and BLAS threads of their own only spin against them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _job("generate", as_json, force=force)
+    run_job("generate", as_json, force=force)
+
+
+@app.command()
+def ingest(
+    mapping: Annotated[Path | None, typer.Argument(help="A mapping file (TOML); docs/own-data.md says how.")] = None,
+    suggest: Annotated[
+        list[Path] | None, typer.Option("--suggest", help="Look at a file and print a first mapping; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lay down your own tables (CSV, parquet, JSON lines or a query) instead of the synthetic world."""
+    run_job("ingest", as_json, summary=mapping is not None, mapping=mapping, files=suggest or [])
 
 
 @app.command()
 def validate(as_json: AsJson = False) -> None:
     """Pass landed tables through the quality gate: accepted to the lake, rejected to quarantine."""
-    _job("validate", as_json)
+    run_job("validate", as_json)
 
 
 @app.command()
@@ -65,55 +61,55 @@ def materialize(
     as_json: AsJson = False,
 ) -> None:
     """Compute the feature views, `feast apply`, and fill the online store."""
-    _job("materialize", as_json, until=until)
+    run_job("materialize", as_json, until=until)
 
 
 @app.command()
 def train(as_json: AsJson = False) -> None:
     """Train on point-in-time snapshots and write a model version."""
-    _job("train", as_json)
+    run_job("train", as_json)
 
 
 @app.command()
 def evaluate(version: Version = None, as_json: AsJson = False) -> None:
     """Measure a version on the test weeks, beside random and popularity."""
-    _job("evaluate", as_json, version=version)
+    run_job("evaluate", as_json, version=version)
 
 
 @app.command()
 def publish(version: Version = None, as_json: AsJson = False) -> None:
     """Put a version's embeddings into the vector index and make it live."""
-    _job("publish", as_json, version=version)
+    run_job("publish", as_json, version=version)
 
 
 @app.command()
 def rollback(as_json: AsJson = False) -> None:
     """Make the previous version live again."""
-    _job("rollback", as_json)
+    run_job("rollback", as_json)
 
 
 @app.command()
 def serve(as_json: AsJson = False) -> None:
     """Serve the live version over HTTP (RECSYS_HOST, RECSYS_PORT)."""
-    _job("serve", as_json)
+    run_job("serve", as_json)
 
 
 @app.command()
 def up(as_json: AsJson = False) -> None:
     """Start the embedded online store."""
-    _job("up", as_json, module="services", function="up")
+    run_job("up", as_json, module="services", function="up")
 
 
 @app.command()
 def down(as_json: AsJson = False) -> None:
     """Stop the embedded online store; its data stay."""
-    _job("down", as_json, module="services", function="down")
+    run_job("down", as_json, module="services", function="down")
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show what exists, how old it is and which version serves."""
-    _job("status", as_json, summary=False)
+    run_job("status", as_json, summary=False)
 
 
 @app.command()
@@ -129,13 +125,13 @@ def sql(
 @app.command()
 def pipeline(as_json: AsJson = False) -> None:
     """Everything from the world to a published version; stages that are done are quick to repeat."""
-    _job("pipeline", as_json)
+    run_job("pipeline", as_json)
 
 
 @app.command()
 def demo() -> None:
     """The pipeline, then a served API and a first look at what it answers."""
-    _job("demo", as_json=False)
+    run_job("demo", as_json=False)
 
 
 def main() -> None:

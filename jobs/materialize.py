@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from jobs.report import Report
 from jobs.services import ensure
-from recsys.aggregates import VIEWS
 from recsys.errors import ConfigError, DataError
 from recsys.features import FeatureStore
 from recsys.lake import Lake
 from recsys.online import PAIR_TTL
+from recsys.profiles import views
 from recsys.settings import Settings
 
 _DAY = timedelta(days=1)
@@ -54,19 +54,20 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
 
 
 def _fill(settings: Settings, report: Report, lake: Lake, store: FeatureStore, start: datetime, end: datetime) -> None:
-    paths = {view: settings.features / f"{view}.parquet" for view in VIEWS}
+    queries = views(lake.source())
+    paths = {view: settings.features / f"{view}.parquet" for view in queries}
     definitions = (settings.feature_repo / "definitions.py").read_text(encoding="utf-8")
-    made_from = json.dumps([lake.fingerprint(), end.isoformat(), definitions, dict(VIEWS)])
+    made_from = json.dumps([lake.fingerprint(), end.isoformat(), definitions, dict(queries)])
     source = hashlib.sha256(made_from.encode()).hexdigest()
     there = store.source() == source and all(path.exists() for path in paths.values())
-    for view, query in VIEWS.items():
+    for view, query in queries.items():
         if not there:
             with report.stage(f"compute {view}"):
                 params = {k: v for k, v in (("start", start), ("end", end)) if f"${k}" in query}
                 lake.write(query, paths[view], params)
     with report.stage("feast apply"):
         report["registered"] = store.apply()
-    reach = {view: end - _REACH[view] if view in _REACH else _BEGINNING for view in VIEWS}
+    reach = {view: end - _REACH[view] if view in _REACH else _BEGINNING for view in queries}
     wanted = {
         kind: lake.query(
             f"SELECT count(*) AS n FROM (SELECT DISTINCT {key} FROM {view} "
@@ -75,14 +76,14 @@ def _fill(settings: Settings, report: Report, lake: Lake, store: FeatureStore, s
         )["n"][0].as_py()
         for kind, (view, key) in _KEYS.items()
     }
-    report["rows"] = {view: lake.query(f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in VIEWS}
+    report["rows"] = {view: lake.query(f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in queries}
     if there and store.keys() == wanted:
         report.console.print("features and online store are made from these data already: nothing to do")
     else:
         # Other data under the same ids and times: Feast would keep the old values, since they are not older.
         with report.stage("clear the online store"):
             store.clear()
-        for view in VIEWS:
+        for view in queries:
             with report.stage(f"materialize {view}"):
                 store.materialize(view, reach[view], end)
         with report.stage("count keys"):

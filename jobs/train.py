@@ -21,7 +21,16 @@ from recsys.training.snapshots import split_weeks, take_snapshot
 from recsys.training.trainer import Progress, TrainConfig, fit
 
 # a version's name covers the code that decides what comes out
-_SOURCES = ("models", "training", "aggregates.py", "constants.py", "graph.py", "online.py")
+_SOURCES = (
+    "models",
+    "training",
+    "aggregates.py",
+    "profiles.py",
+    "constants.py",
+    "graph.py",
+    "online.py",
+    "taxonomy.py",
+)
 
 
 def run(settings: Settings, report: Report) -> None:
@@ -58,6 +67,7 @@ def run(settings: Settings, report: Report) -> None:
         manifest = {
             "created_at": datetime.now(UTC).isoformat(),
             "until": end.isoformat(),
+            "taxonomy": lake.taxonomy().to_dict(),
             "synthetic": bool(lake.source().get("synthetic", False)),
             "git_commit": _commit(),
             "data_fingerprint": data,

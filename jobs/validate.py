@@ -1,5 +1,6 @@
 """Landed tables → Great Expectations → the lake, the quarantine with reasons, and the quality page."""
 
+import shutil
 from typing import Any
 
 from expectations import SIZES_SQL, SUITES, Bounds
@@ -11,6 +12,7 @@ from recsys.lake import Lake, read_source, staging
 from recsys.quality import Verdict, check, conform, split
 from recsys.schemas import TABLES
 from recsys.settings import Settings
+from recsys.taxonomy import FILE, read_taxonomy
 
 _NEEDED = ("users", "places", "interactions")  # a world can be without ties and labels, not without these
 
@@ -36,7 +38,7 @@ def run(settings: Settings, report: Report) -> None:
         with staging(settings.data_dir) as stage:
             lake = Lake(stage, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb)
             sizes = next(lake.derive(SIZES_SQL, {name: files[name] for name in ("users", "places")})).to_pylist()[0]
-            bounds = Bounds.of(source, sizes)
+            bounds = Bounds.of(source, sizes, read_taxonomy(settings.landing).widths)
             for name, path in files.items():
                 with report.stage(name):
                     suite = SUITES[name](bounds)
@@ -45,6 +47,8 @@ def run(settings: Settings, report: Report) -> None:
                     found[name] = verdict, split(path, suite.table, verdict.rejected, accepted, rejected)
                 if not verdict.accepted and (verdict.rows or name in _NEEDED):
                     raise GateFailed(f"{name}: no row was accepted (got {verdict.rows} rows; {_most(verdict)})")
+            if (settings.landing / FILE).exists():
+                shutil.copyfile(settings.landing / FILE, stage / "lake" / FILE)
             if source:
                 write_json(stage / "lake" / "source.json", source)
             (stage / "reports").mkdir()

@@ -103,27 +103,6 @@ def time_slot(hour: int, weekday: int) -> int:
 POSITIVE_RATING: Final = 3.5  # implicit rating from which an interaction counts as a positive
 SECONDS_PER_DAY: Final = 86_400
 
-# Column layout of the graph tensors (seed, section 3.2): [start, stop) of each block.
-USER_X: Final = {
-    "home_city_id": (0, 1),
-    "home_neighborhood_id": (1, 2),
-    "cat_pref": (2, 8),
-    "fine_pref": (8, 108),
-    "vibe_pref": (108, 138),
-    "area_freqs": (138, 143),
-    "behavior": (143, 148),
-}
-PLACE_X: Final = {
-    "city_id": (0, 1),
-    "neighborhood_id": (1, 2),
-    "category_one_hot": (2, 8),
-    "fine_tag_vector": (8, 108),
-    "price_band": (108, 109),
-    "typical_time_slot": (109, 110),
-    "popularity": (110, 114),
-}
-D_USER: Final = 148
-D_PLACE: Final = 114
 D_EDGE_USER_PLACE: Final = 12
 D_EDGE_USER_USER: Final = 3
 D_MODEL: Final = 128

@@ -4,6 +4,7 @@ RecsysError
 ├── ConfigError                 a setting or an argument is out of range; names the field
 ├── DataError                   a table, file or feature set is not what its contract says
 │   └── GateFailed              so many rows were rejected that nothing was accepted
+├── InvalidField                a request's field has a value that the live version does not know
 ├── NotReady                    a stage has not run yet; names the command that makes what is missing
 ├── NotFound                    an id that is nowhere in the data
 │   ├── UnknownUser
@@ -31,6 +32,14 @@ class DataError(RecsysError):
 
 class GateFailed(DataError):
     """The quality gate accepted no row of a table."""
+
+
+class InvalidField(RecsysError):
+    """A request's field has a value that the live version does not know."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field, self.message = field, message
 
 
 class NotReady(RecsysError):

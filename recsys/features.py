@@ -28,9 +28,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from recsys.constants import (
-    C_COARSE,
-    C_FINE,
-    C_VIBE,
     D_EDGE_USER_PLACE,
     D_EDGE_USER_USER,
     PLACE_ACTIVITY,
@@ -39,6 +36,7 @@ from recsys.constants import (
 )
 from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
 from recsys.online import Floats, Ints, PlaceRow, UserRow, finish_activity, finish_pairs
+from recsys.taxonomy import CITY, Widths
 
 _SPINE_CHUNK: Final = 500_000  # rows of one point-in-time join: bounds its memory at about 0.6 GB
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -66,7 +64,10 @@ class FeatureStore:
     Online reads are synchronous; call them through a thread from async code.
     """
 
-    def __init__(self, repo: Path, *, data_dir: Path, redis_url: str, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, repo: Path, *, data_dir: Path, redis_url: str, timeout_s: float | None = None,
+        widths: Widths = CITY.widths,
+    ) -> None:  # fmt: skip
         """Open the repository.
 
         Args:
@@ -74,8 +75,9 @@ class FeatureStore:
             data_dir: where `features/` and the registry are.
             redis_url: `redis://host:port/db`.
             timeout_s: deadline of every online operation; None waits (for jobs).
+            widths: of the vectors that online reads must give.
         """
-        self._repo, self._data_dir, self._url = repo, data_dir.resolve(), redis_url
+        self._repo, self._data_dir, self._url, self._widths = repo, data_dir.resolve(), redis_url, widths
         config = load_repo_config(repo, repo / "feature_store.yaml")
         config.registry.path = str(self._data_dir / "registry.db")
         self._store = FeastStore(config=config)
@@ -188,9 +190,9 @@ class FeatureStore:
                     name=str(row["name"]),
                     home_city_id=int(row["home_city_id"]),
                     home_neighborhood_id=int(row["home_neighborhood_id"]),
-                    cat_pref=_vector(row["cat_pref"], C_COARSE),
-                    fine_pref=_vector(row["fine_pref"], C_FINE),
-                    vibe_pref=_vector(row["vibe_pref"], C_VIBE),
+                    cat_pref=_vector(row["cat_pref"], self._widths.categories),
+                    fine_pref=_vector(row["fine_pref"], self._widths.tags),
+                    vibe_pref=_vector(row["vibe_pref"], self._widths.vibes),
                     areas=dict(zip(row["area_ids"] or [], row["area_weights"] or [], strict=True)),
                     activity=activity[i],
                 )
@@ -212,8 +214,8 @@ class FeatureStore:
                     name=str(row["name"]),
                     city_id=int(row["city_id"]),
                     neighborhood_id=int(row["neighborhood_id"]),
-                    category_one_hot=_vector(row["category_one_hot"], C_COARSE),
-                    fine_tag_vector=_vector(row["fine_tag_vector"], C_FINE),
+                    category_one_hot=_vector(row["category_one_hot"], self._widths.categories),
+                    fine_tag_vector=_vector(row["fine_tag_vector"], self._widths.tags),
                     price_band=int(row["price_band"]),
                     typical_time_slot=int(row["typical_time_slot"]),
                 )
@@ -286,9 +288,8 @@ class FeatureStore:
             yield
         except redis.RedisError as error:
             where = urlsplit(self._url)
-            address = f"{where.hostname}:{where.port}"
-            got = f"(got {type(error).__name__}: {error})"
-            raise FeatureStoreUnavailable(f"the online store at {address} did not answer: `recsys up` {got}") from error
+            said = f"the online store at {where.hostname}:{where.port} did not answer: `recsys up`"
+            raise FeatureStoreUnavailable(f"{said} (got {type(error).__name__}: {error})") from error
 
 
 _USER_FIELDS: Final = (

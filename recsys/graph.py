@@ -21,15 +21,12 @@ from recsys.constants import (
     D_EDGE_USER_USER,
     D_ONLINE_PEOPLE,
     D_ONLINE_PLACE,
-    D_PLACE,
-    D_USER,
     MAX_NEIGHBORHOODS_PER_USER,
     ONLINE_PAIR,
     ONLINE_TIE,
-    PLACE_X,
-    USER_X,
 )
 from recsys.errors import DataError
+from recsys.taxonomy import Widths
 
 with warnings.catch_warnings():
     # PyG 2.8 compiles a helper with torch.jit while it is imported, which torch 2.13 deprecates
@@ -78,6 +75,7 @@ class Snapshot:
     """The world as of a moment, and what happened in [as_of, until).
 
     Attributes:
+        widths: how many categories, tags and vibes the data set has.
         data: graph and node features as of `as_of`; built by `build_graph`.
         user_online: (N, 9) ONLINE_USER.
         place_online: (M, 9) PLACE_ACTIVITY and the known flag.
@@ -89,6 +87,7 @@ class Snapshot:
 
     as_of: datetime
     until: datetime
+    widths: Widths
     data: HeteroData
     user_online: Tensor
     place_online: Tensor
@@ -127,7 +126,7 @@ def _look_up(keys: Tensor, values: Tensor, wanted: Tensor, width: int) -> Tensor
 
 @dataclass(frozen=True)
 class Nodes:
-    """Node features in id order; see `USER_X` and `PLACE_X` in `recsys.constants` for the blocks.
+    """Node features in id order; see `recsys.taxonomy.Widths` for the blocks.
 
     Attributes:
         ids: (N,) int64, ascending.
@@ -173,23 +172,25 @@ class Edges:
     extra: Mapping[str, Array]
 
 
-def build_graph(users: Nodes, places: Nodes, pairs: Edges, ties: Edges) -> HeteroData:
-    """The seed's graph (section 3): fixed widths, repeats already one edge a pair, ties in both directions.
+def build_graph(users: Nodes, places: Nodes, pairs: Edges, ties: Edges, widths: Widths) -> HeteroData:
+    """The seed's graph (section 3): widths by the taxonomy, repeats already one edge a pair, ties in both directions.
 
     Args:
         users, places: node features, ids ascending.
         pairs: distinct (user, place) edges with `count` and `age_days` beside their twelve attributes.
         ties: user pairs, each once.
+        widths: how many categories, tags and vibes there are.
 
     Returns:
-        HeteroData with x (N, 148) and (M, 114), edge_attr 12 and 3, and the id maps `user_id`, `place_id`.
+        HeteroData with x (N, d_user) and (M, d_place) of the widths, edge_attr 12 and 3, and the id maps `user_id`,
+        `place_id`.
     """
     data = HeteroData()
-    data["user"].x = users.x(USER_X, "user")
+    data["user"].x = users.x(widths.user_x, "user")
     data["user"].user_id = torch.from_numpy(users.ids)
     areas = users.areas if users.areas is not None else np.full((len(users.ids), MAX_NEIGHBORHOODS_PER_USER), -1)
     data["user"].area_ids = torch.from_numpy(areas)
-    data["place"].x = places.x(PLACE_X, "place")
+    data["place"].x = places.x(widths.place_x, "place")
     data["place"].place_id = torch.from_numpy(places.ids)
     index = torch.from_numpy(np.stack([pairs.source, pairs.target]))
     attr = torch.from_numpy(pairs.attr)
@@ -201,8 +202,6 @@ def build_graph(users: Nodes, places: Nodes, pairs: Edges, ties: Edges) -> Heter
     there = np.stack([ties.source, ties.target])
     data[SOCIAL].edge_index = torch.from_numpy(np.concatenate([there, there[::-1]], axis=1))
     data[SOCIAL].edge_attr = torch.from_numpy(np.concatenate([ties.attr, ties.attr]))
-    assert data["user"].x.shape[1] == D_USER
-    assert data["place"].x.shape[1] == D_PLACE
     assert attr.shape[1] == D_EDGE_USER_PLACE
     assert ties.attr.shape[1] == D_EDGE_USER_USER
     return data

@@ -22,6 +22,7 @@ import pyarrow as pa
 from recsys.atomic import replacing, write_json
 from recsys.errors import DataError, NotReady
 from recsys.schemas import TABLES
+from recsys.taxonomy import CITY, FILE, Taxonomy, read_taxonomy
 
 Params = Sequence[Any] | Mapping[str, Any] | None
 
@@ -168,7 +169,7 @@ class Lake:
         return _midnight(low), _midnight(high) + _DAY
 
     def fingerprint(self) -> str:
-        """The sha256 of the five tables' names and bytes.
+        """The sha256 of the five tables' names and bytes, and of the taxonomy.
 
         Raises:
             NotReady: a table is missing.
@@ -181,11 +182,18 @@ class Lake:
             digest.update(name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+        taxonomy = self.taxonomy()
+        if taxonomy != CITY:
+            digest.update(repr(taxonomy).encode())
         return digest.hexdigest()
 
     def source(self) -> dict[str, Any]:
         """Where the accepted data came from (`lake/source.json`); empty when nobody said."""
         return read_source(self._dir / "lake")
+
+    def taxonomy(self) -> Taxonomy:
+        """The names that the accepted vectors index by."""
+        return read_taxonomy(self._dir / "lake")
 
     def _files(self) -> dict[str, Path]:
         found = {name: self._dir / "lake" / f"{name}.parquet" for name in TABLES}
@@ -222,8 +230,8 @@ def staging(data_dir: Path) -> Iterator[Path]:
     """Yield an empty folder shaped like the data folder; when the block ends well, its files take their places.
 
     One rename of the folder is the moment of acceptance: killed before it, the last accepted state is whole; killed
-    after it, whoever opens the lake next finishes the moves. Of `lake/source.json` and the quarantine, what the new
-    state does not have goes.
+    after it, whoever opens the lake next finishes the moves. Of `lake/source.json`, the taxonomy and the quarantine,
+    what the new state does not have goes.
     """
     data_dir = data_dir.resolve()
     _finish(data_dir)
@@ -264,7 +272,8 @@ def _finish(data_dir: Path) -> None:
         return
     if (accepted / _MOVES).exists():  # else every move is done, and only removing the folder was cut off
         files = json.loads((accepted / _MOVES).read_text(encoding="utf-8"))["files"]
-        for gone in {"lake/source.json", *(f"quarantine/{name}.parquet" for name in TABLES)} - set(files):
+        rejected = {f"quarantine/{name}.parquet" for name in TABLES}
+        for gone in {"lake/source.json", f"lake/{FILE}", *rejected} - set(files):
             (data_dir / gone).unlink(missing_ok=True)
         for file in files:
             (data_dir / file).parent.mkdir(exist_ok=True)

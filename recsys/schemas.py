@@ -6,22 +6,20 @@ used before it), and names, so that an answer can name a neighbourhood. Timestam
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.constants import (
-    C_COARSE,
-    C_FINE,
-    C_VIBE,
     N_DAY_OF_WEEK,
     N_PRICE_BANDS,
     N_TIME_OF_DAY,
     N_TIME_SLOTS,
 )
 
+Kind = Literal["categories", "tags", "vibes"]
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -33,7 +31,8 @@ class Column:
         type: Arrow type.
         unit: what a value counts ("seconds", "weight", "id", …).
         low, high: inclusive range of a value, or of each element of a list or map; None: open.
-        length: exact number of elements of a list; None: any, or not a list.
+        length: what the elements of a list are, one each: a kind of name in the data set's taxonomy; None: any number.
+        position: elements are positions of such names.
         total: what the elements of a list or map sum to, within 1e-5; None: anything.
         references: `table.column` whose values this one must be among.
         exclusive_low: `low` itself is not allowed.
@@ -44,7 +43,8 @@ class Column:
     unit: str
     low: float | None = None
     high: float | None = None
-    length: int | None = None
+    length: Kind | None = None
+    position: Kind | None = None
     total: float | None = None
     references: str | None = None
     exclusive_low: bool = False
@@ -70,7 +70,7 @@ def _id(references: str | None = None) -> Column:
     return Column(pa.int64(), "id", low=0, references=references)
 
 
-def _weights(length: int) -> Column:
+def _weights(length: Kind) -> Column:
     return Column(pa.list_(pa.float32()), "weight", low=0.0, high=1.0, length=length, total=1.0)
 
 
@@ -85,9 +85,9 @@ USERS: Final = Table(
         "name": Column(pa.string(), "text"),
         "home_city_id": _CITY,
         "home_neighborhood_id": _NEIGHBORHOOD,
-        "cat_pref": _weights(C_COARSE),
-        "fine_pref": _weights(C_FINE),
-        "vibe_pref": _weights(C_VIBE),
+        "cat_pref": _weights("categories"),
+        "fine_pref": _weights("tags"),
+        "vibe_pref": _weights("vibes"),
         "area_freqs": Column(pa.map_(pa.int32(), pa.float32()), "weight by neighborhood", low=0, high=1, total=1),
         "avg_sessions_per_week": Column(pa.float32(), "sessions/week", low=0, exclusive_low=True),
         "avg_views_per_session": Column(pa.float32(), "views/session", low=0, exclusive_low=True),
@@ -111,9 +111,9 @@ PLACES: Final = Table(
         "longitude": Column(pa.float64(), "degrees east", low=-180, high=180, nullable=True),
         "neighborhood_id": _NEIGHBORHOOD,
         "neighborhood_name": Column(pa.string(), "text"),
-        "category_ids": Column(pa.list_(pa.int32()), "category", low=0, high=C_COARSE - 1),
-        "category_one_hot": Column(pa.list_(pa.float32()), "weight", low=0, high=1, length=C_COARSE),
-        "fine_tag_vector": _weights(C_FINE),
+        "category_ids": Column(pa.list_(pa.int32()), "category", low=0, position="categories"),
+        "category_one_hot": Column(pa.list_(pa.float32()), "weight", low=0, high=1, length="categories"),
+        "fine_tag_vector": _weights("tags"),
         "price_band": Column(pa.int32(), "price band", low=0, high=N_PRICE_BANDS - 1),
         "typical_time_slot": Column(pa.int32(), "time slot", low=0, high=N_TIME_SLOTS - 1),
         "base_popularity": Column(pa.float32(), "relative draw", low=0, exclusive_low=True),

@@ -8,6 +8,7 @@ import torch
 
 from recsys.constants import ONLINE_PAIR, POSITIVE_RATING, SLOT_BY_DAY_AND_TIME, TAG_CATEGORY
 from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
+from recsys.taxonomy import CITY
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -125,6 +126,7 @@ class Planted:
             places,
             Edges(key // m, key % m, attr, {"count": count, "age_days": age}),
             Edges(self.tie_u, self.tie_v, tie_attr, {}),
+            CITY.widths,
         )
         known = np.ones((len(key), 1), dtype=np.float32)
         online = np.concatenate([attr, np.log1p(count)[:, None] / 4, np.exp(-age / 7)[:, None], known], axis=1)
@@ -135,6 +137,7 @@ class Planted:
         return Snapshot(
             as_of=START + timedelta(weeks=week),
             until=START + timedelta(weeks=week + weeks),
+            widths=CITY.widths,
             data=data,
             user_online=torch.full((n, 9), 0.5),
             place_online=torch.from_numpy(stats),

@@ -7,16 +7,18 @@ from typing import Any, Literal, get_args
 
 from recsys.constants import D_CONTEXT, D_MODEL, N_CITIES, N_NEIGHBORHOODS_PER_CITY
 from recsys.errors import ConfigError
+from recsys.taxonomy import CITY, Widths
 
 Aggregation = Literal["mean", "sum", "attention"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model is built from (seed, section 4.1); the data set gives the two sizes of its geography.
+    """What the model is built from (seed, section 4.1); the data set gives the sizes of its geography and taxonomy.
 
     Attributes:
         n_cities, n_neighborhoods: ids below these are known to the embedding tables.
+        n_categories, n_tags, n_vibes: sizes of the taxonomy.
         d_model: width of encoders, layers and embeddings.
         d_context: width of a request's context vector.
         n_layers: message passing layers.
@@ -30,6 +32,9 @@ class ModelConfig:
 
     n_cities: int = N_CITIES
     n_neighborhoods: int = N_NEIGHBORHOODS_PER_CITY
+    n_categories: int = CITY.widths.categories
+    n_tags: int = CITY.widths.tags
+    n_vibes: int = CITY.widths.vibes
     d_model: int = D_MODEL
     d_context: int = D_CONTEXT
     n_layers: int = 2
@@ -45,7 +50,8 @@ class ModelConfig:
     alpha: float = 0.7
 
     def __post_init__(self) -> None:
-        for name in ("n_cities", "n_neighborhoods", "d_model", "d_context", "n_layers", "gate_hidden"):
+        for name in ("n_cities", "n_neighborhoods", "n_categories", "n_tags", "n_vibes", "d_model", "d_context",
+                     "n_layers", "gate_hidden"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1 (got {getattr(self, name)})")
         for name in ("dropout", "head_dropout", "alpha"):
@@ -53,6 +59,11 @@ class ModelConfig:
                 raise ConfigError(f"{name} must lie in [0, 1] (got {getattr(self, name)})")
         if self.aggregation not in get_args(Aggregation):
             raise ConfigError(f"aggregation must be one of {get_args(Aggregation)} (got {self.aggregation!r})")
+
+    @property
+    def widths(self) -> Widths:
+        """How many categories, tags and vibes."""
+        return Widths(self.n_categories, self.n_tags, self.n_vibes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -1,14 +1,15 @@
-"""Raw node features → vectors of the model's width (seed, section 4.2), by the column layout of `recsys.constants`."""
+"""Raw node features → vectors of the model's width (seed, section 4.2), by the column layout of `recsys.taxonomy`."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from recsys.constants import D_PLACE, D_USER, MAX_NEIGHBORHOODS_PER_USER, N_PRICE_BANDS, N_TIME_SLOTS, PLACE_X, USER_X
+from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, N_PRICE_BANDS, N_TIME_SLOTS
 from recsys.errors import DataError
 from recsys.models.config import ModelConfig
 
+_PLACE_IDS = ("city_id", "neighborhood_id", "price_band", "typical_time_slot")
 _CLIP = 8.0  # standard deviations; one wild value of a rare column must not drown the others
 
 
@@ -92,24 +93,26 @@ class UserEncoder(nn.Module):
     Areas enter as the mean of their neighbourhoods' vectors by weight; the seed's five bare weights lose where.
 
     Shapes:
-        x (N, 148), area_ids (N, 5) int64 with -1 where there are fewer → (N, d_model)
+        x (N, d_user), area_ids (N, 5) int64 with -1 where there are fewer → (N, d_model)
     """
 
     def __init__(self, config: ModelConfig, neighborhoods: NeighborhoodTable) -> None:
         super().__init__()
         self.neighborhoods = neighborhoods
         self.city = nn.Embedding(config.n_cities, config.d_city)
-        self.standardize = Standardize(D_USER - 2)
-        self.encoder = _Encoder(config.d_city + 2 * config.d_neighborhood + D_USER - 2, config)
+        self.layout = config.widths.user_x
+        width = config.widths.d_user - 2
+        self.standardize = Standardize(width)
+        self.encoder = _Encoder(config.d_city + 2 * config.d_neighborhood + width, config)
 
     def forward(self, x: Tensor, area_ids: Tensor) -> Tensor:
         """See the class."""
         city, home = (
-            block(x, USER_X, "home_city_id").long()[:, 0],
-            block(x, USER_X, "home_neighborhood_id").long()[:, 0],
+            block(x, self.layout, "home_city_id").long()[:, 0],
+            block(x, self.layout, "home_neighborhood_id").long()[:, 0],
         )
         areas = self.neighborhoods(city[:, None].expand_as(area_ids), area_ids)
-        weights = block(x, USER_X, "area_freqs")
+        weights = block(x, self.layout, "area_freqs")
         area = torch.einsum("na,nad->nd", weights, areas)
         parts = [self.city(city), self.neighborhoods(city, home), area, self.standardize(x[:, 2:])]
         out: Tensor = self.encoder(torch.cat(parts, dim=1))
@@ -120,7 +123,7 @@ class PlaceEncoder(nn.Module):
     """A place: where, what, at what price and time, how much visited.
 
     Shapes:
-        x (M, 114) → (M, d_model)
+        x (M, d_place) → (M, d_model)
     """
 
     def __init__(self, config: ModelConfig, neighborhoods: NeighborhoodTable) -> None:
@@ -129,18 +132,20 @@ class PlaceEncoder(nn.Module):
         self.city = nn.Embedding(config.n_cities, config.d_city)
         self.price = nn.Embedding(N_PRICE_BANDS, config.d_price)
         self.slot = nn.Embedding(N_TIME_SLOTS, config.d_slot)
-        self.standardize = Standardize(D_PLACE - 4)
+        self.layout = config.widths.place_x
+        width = config.widths.d_place - len(_PLACE_IDS)
+        self.standardize = Standardize(width)
         tables = config.d_city + config.d_neighborhood + config.d_price + config.d_slot
-        self.encoder = _Encoder(tables + D_PLACE - 4, config)
+        self.encoder = _Encoder(tables + width, config)
 
-    @staticmethod
-    def continuous(x: Tensor) -> Tensor:
-        """(M, 110): every column that is not an id."""
-        return torch.cat([block(x, PLACE_X, n) for n in ("category_one_hot", "fine_tag_vector", "popularity")], dim=1)
+    def continuous(self, x: Tensor) -> Tensor:
+        """(M, d_place - 4): every column that is not an id."""
+        names = ("category_one_hot", "fine_tag_vector", "popularity")
+        return torch.cat([block(x, self.layout, name) for name in names], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        ids = {n: block(x, PLACE_X, n).long()[:, 0] for n in PLACE_X if PLACE_X[n][1] - PLACE_X[n][0] == 1}
+        ids = {n: block(x, self.layout, n).long()[:, 0] for n in _PLACE_IDS}
         parts = [
             self.city(ids["city_id"]),
             self.neighborhoods(ids["city_id"], ids["neighborhood_id"]),
@@ -157,16 +162,16 @@ def check_ids(config: ModelConfig, user_x: Tensor, area_ids: Tensor, place_x: Te
 
     Args:
         config: sizes of the tables.
-        user_x: (N, 148).
+        user_x: (N, d_user).
         area_ids: (N, 5), -1 for none.
-        place_x: (M, 114).
+        place_x: (M, d_place).
 
     Raises:
         DataError: names the feature, the allowed range and what was found.
     """
     expected = {
-        "user.x": (user_x, D_USER),
-        "place.x": (place_x, D_PLACE),
+        "user.x": (user_x, config.widths.d_user),
+        "place.x": (place_x, config.widths.d_place),
         "area_ids": (area_ids, MAX_NEIGHBORHOODS_PER_USER),
     }
     for name, (tensor, width) in expected.items():
@@ -178,15 +183,15 @@ def check_ids(config: ModelConfig, user_x: Tensor, area_ids: Tensor, place_x: Te
             column = int((~torch.isfinite(tensor)).any(dim=0).nonzero()[0, 0])
             rows = int((~torch.isfinite(tensor)).any(dim=1).sum())
             raise DataError(f"{name} column {column} is not finite ({rows} rows have such values)")
-    neighborhoods = config.n_neighborhoods
+    neighborhoods, users, places = config.n_neighborhoods, config.widths.user_x, config.widths.place_x
     columns = {
-        "user home_city_id": (block(user_x, USER_X, "home_city_id"), 0, config.n_cities),
-        "user home_neighborhood_id": (block(user_x, USER_X, "home_neighborhood_id"), 0, neighborhoods),
+        "user home_city_id": (block(user_x, users, "home_city_id"), 0, config.n_cities),
+        "user home_neighborhood_id": (block(user_x, users, "home_neighborhood_id"), 0, neighborhoods),
         "user area_ids": (area_ids, -1, neighborhoods),
-        "place city_id": (block(place_x, PLACE_X, "city_id"), 0, config.n_cities),
-        "place neighborhood_id": (block(place_x, PLACE_X, "neighborhood_id"), 0, neighborhoods),
-        "place price_band": (block(place_x, PLACE_X, "price_band"), 0, N_PRICE_BANDS),
-        "place typical_time_slot": (block(place_x, PLACE_X, "typical_time_slot"), 0, N_TIME_SLOTS),
+        "place city_id": (block(place_x, places, "city_id"), 0, config.n_cities),
+        "place neighborhood_id": (block(place_x, places, "neighborhood_id"), 0, neighborhoods),
+        "place price_band": (block(place_x, places, "price_band"), 0, N_PRICE_BANDS),
+        "place typical_time_slot": (block(place_x, places, "typical_time_slot"), 0, N_TIME_SLOTS),
     }
     for name, (column_values, low, stop) in columns.items():
         least, most = int(column_values.min()), int(column_values.max())

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recsys.constants import C_COARSE, C_FINE, D_ONLINE_PEOPLE, D_ONLINE_PLACE, N_TIME_SLOTS
+from recsys.constants import D_ONLINE_PEOPLE, D_ONLINE_PLACE, N_TIME_SLOTS
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import Standardize
 
@@ -20,14 +20,14 @@ class PlaceContext(nn.Module):
     """What a request for places says: city, time slot (or that none was said) and desired categories.
 
     Shapes:
-        city (B,), slot (B,) int64 in 0..6, categories (B, 6) multi-hot float → (B, d_context)
+        city (B,), slot (B,) int64 in 0..6, categories (B, n_categories) multi-hot float → (B, d_context)
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.city = nn.Embedding(config.n_cities, _D_ID)
         self.slot = nn.Embedding(N_TIME_SLOTS + 1, _D_ID)  # the last row: SLOT_NOT_SAID
-        self.categories = nn.Linear(C_COARSE, config.d_context // 2)
+        self.categories = nn.Linear(config.n_categories, config.d_context // 2)
         self.out = nn.Linear(2 * _D_ID + config.d_context // 2, config.d_context)
 
     def forward(self, city: Tensor, slot: Tensor, categories: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class FriendContext(nn.Module):
     Differs from the seed, which passes zeros in training and serving (amendment 13).
 
     Shapes:
-        city (B,), slot (B,) int64; place (B, d_model) unit vectors, zeros for none; tags (B, 100) multi-hot float
+        city (B,), slot (B,) int64; place (B, d_model) unit vectors, zeros for none; tags (B, n_tags) multi-hot float
         → (B, d_context)
     """
 
@@ -53,7 +53,7 @@ class FriendContext(nn.Module):
         self.city = nn.Embedding(config.n_cities, _D_ID)
         self.slot = nn.Embedding(N_TIME_SLOTS + 1, _D_ID)
         self.place = nn.Linear(config.d_model + 1, config.d_context // 2)
-        self.tags = nn.Linear(C_FINE, config.d_context // 2)
+        self.tags = nn.Linear(config.n_tags, config.d_context // 2)
         self.out = nn.Linear(2 * _D_ID + 2 * (config.d_context // 2), config.d_context)
 
     def forward(self, city: Tensor, slot: Tensor, place: Tensor, tags: Tensor) -> Tensor:

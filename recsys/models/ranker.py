@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys.artifacts import Artifact
-from recsys.constants import C_COARSE, C_FINE, D_ONLINE_PEOPLE, D_ONLINE_PLACE, N_TIME_SLOTS
+from recsys.constants import D_ONLINE_PEOPLE, D_ONLINE_PLACE, N_TIME_SLOTS
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models.config import ModelConfig
 from recsys.models.heads import Heads
@@ -115,7 +115,7 @@ class Ranker:
             _batch(online),
             city=torch.tensor([city_id]),
             slot=torch.tensor([slot]),
-            categories=_multi_hot(categories, C_COARSE, "category"),
+            categories=_multi_hot(categories, self.config.n_categories, "category"),
         )
         return _probabilities(logits)
 
@@ -157,7 +157,7 @@ class Ranker:
             city=torch.tensor([city_id]),
             slot=torch.tensor([slot]),
             place=_batch(target),
-            tags=_multi_hot(tags, C_FINE, "tag"),
+            tags=_multi_hot(tags, self.config.n_tags, "tag"),
         )
         return _probabilities(compat), _probabilities(attend)
 

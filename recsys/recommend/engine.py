@@ -9,10 +9,11 @@ from typing import Any, Final, Protocol, TypeVar
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys.errors import NotReady, UnknownCity, UnknownUser
+from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownUser
 from recsys.index import VectorIndex
 from recsys.models.ranker import Ranker
 from recsys.online import Floats, Ints, PlaceRow, UserRow
+from recsys.taxonomy import CITY, Taxonomy
 
 TOP_K_MAX: Final = 100
 Row = TypeVar("Row", PlaceRow, UserRow)
@@ -42,20 +43,22 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Gazetteer:
-    """Names of cities, and of neighborhoods by (city, neighborhood)."""
+    """Names of cities, of neighborhoods by (city, neighborhood), and of what vectors index by."""
 
     cities: Mapping[int, str]
     neighborhoods: Mapping[tuple[int, int], str]
+    taxonomy: Taxonomy = CITY
 
     @classmethod
-    def from_places(cls, places: pa.Table) -> "Gazetteer":
-        """Collect the names from an artifact's `places` table."""
+    def of(cls, places: pa.Table, taxonomy: Taxonomy = CITY) -> "Gazetteer":
+        """Collect the names from an artifact's `places` table and its taxonomy."""
         columns = ("city_id", "city_name", "neighborhood_id", "neighborhood_name")
         named = places.select(list(columns)).group_by(list(columns)).aggregate([]).to_pylist()
         named.sort(key=lambda row: (row["city_id"], row["neighborhood_id"]))
         return cls(
             {row["city_id"]: row["city_name"] for row in named},
             {(row["city_id"], row["neighborhood_id"]): row["neighborhood_name"] for row in named},
+            taxonomy,
         )
 
 
@@ -85,6 +88,17 @@ class Engine:
         if city not in self.gazetteer.cities:
             raise UnknownCity(f"there is no city {city} in this data set (got {len(self.gazetteer.cities)} cities)")
         return city
+
+    def check(self, field: str, positions: Sequence[int], names: Sequence[str]) -> None:
+        """Refuse positions that this version's taxonomy does not have.
+
+        Raises:
+            InvalidField: names the field, the allowed range and what was given.
+        """
+        for at, position in enumerate(positions):
+            if position >= len(names):
+                allowed = f"must be from 0 to {len(names) - 1}, see GET /taxonomy"
+                raise InvalidField(f"{field}.{at}", f"{allowed} (got {position})")
 
     def no_vector(self, user_id: int) -> UnknownUser:
         """The error for someone who is in the feature store but was not there when the version was made."""

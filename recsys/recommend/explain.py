@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from recsys.constants import COARSE_CATEGORIES, FINE_TAGS, VIBE_TAGS
 from recsys.online import Floats, PlaceRow, UserRow
 from recsys.recommend.engine import Gazetteer
 
@@ -22,12 +21,12 @@ _TAGS: Final = 2
 def why_place(user: UserRow, place: PlaceRow, names: Gazetteer) -> list[str]:
     """Up to three reasons why a place suits a user; never empty."""
     reasons = []
-    if tags := _overlap(user.fine_pref, place.fine_tag_vector, FINE_TAGS):
+    if tags := _overlap(user.fine_pref, place.fine_tag_vector, names.taxonomy.tags):
         reasons.append(f"Matches your interest in {' and '.join(tags)}.")
     shared = user.cat_pref * (place.category_one_hot > 0)
     top = int(np.argmax(shared))
     if shared[top] > _CATEGORY:
-        reasons.append(f"You enjoy {COARSE_CATEGORIES[top]} spots.")
+        reasons.append(f"You enjoy {names.taxonomy.categories[top]} spots.")
     if user.home_city_id == place.city_id and user.areas.get(place.neighborhood_id, 0.0) > _AREA:
         area = names.neighborhoods.get((place.city_id, place.neighborhood_id))
         if area:
@@ -38,9 +37,9 @@ def why_place(user: UserRow, place: PlaceRow, names: Gazetteer) -> list[str]:
 def why_person(user: UserRow, peer: UserRow, names: Gazetteer) -> list[str]:
     """Up to three reasons why two people fit; never empty."""
     reasons = []
-    if vibes := _overlap(user.vibe_pref, peer.vibe_pref, VIBE_TAGS):
+    if vibes := _overlap(user.vibe_pref, peer.vibe_pref, names.taxonomy.vibes):
         reasons.append(f"You share a vibe: {' and '.join(vibes)}.")
-    if tags := _overlap(user.fine_pref, peer.fine_pref, FINE_TAGS):
+    if tags := _overlap(user.fine_pref, peer.fine_pref, names.taxonomy.tags):
         reasons.append(f"You both like {' and '.join(tags)}.")
     if user.home_city_id == peer.home_city_id:
         common = [a for a, weight in user.areas.items() if min(weight, peer.areas.get(a, 0.0)) > _AREA]

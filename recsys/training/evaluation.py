@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.constants import C_COARSE, C_FINE, SLOT_NOT_SAID
+from recsys.constants import SLOT_NOT_SAID
 from recsys.models.backbone import Embeddings
 from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
@@ -259,7 +259,7 @@ def _head_order(
             online,
             city=torch.full_like(u, city),
             slot=torch.full_like(u, SLOT_NOT_SAID),
-            categories=torch.zeros(len(u), C_COARSE),
+            categories=torch.zeros(len(u), ranker.config.n_categories),
         )
         orders.append(logits.argsort(dim=1, descending=True, stable=True))
     return torch.cat(orders)
@@ -278,7 +278,7 @@ def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) ->
             city=prepared.users.city[v],
             slot=torch.full_like(u, SLOT_NOT_SAID),
             place=torch.zeros(len(u), config.d_model),
-            tags=torch.zeros(len(u), C_FINE),
+            tags=torch.zeros(len(u), config.n_tags),
         )
         compat.append(a[:, 0])
         attend.append(b[:, 0])

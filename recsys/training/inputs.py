@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recsys.constants import N_TIME_SLOTS, PLACE_X, POSITIVE_RATING, USER_X
+from recsys.constants import N_TIME_SLOTS, POSITIVE_RATING
 from recsys.errors import DataError
 from recsys.graph import INTERACTS, SOCIAL, Snapshot
 from recsys.models.backbone import GraphInputs
@@ -18,13 +18,13 @@ RECENCY_DAYS = 14.0  # an edge's recency feature is exp(-age / this)
 
 
 def size_config(snapshots: Sequence[Snapshot], base: ModelConfig) -> ModelConfig:
-    """The config with its geography sized from the data (amendment 8)."""
-    cities, neighborhoods = 0, 0
+    """The config with its geography and taxonomy sized from the data (amendment 8)."""
+    cities, neighborhoods, widths = 0, 0, snapshots[0].widths
     for snapshot in snapshots:
         user_x, place_x = snapshot.data["user"].x, snapshot.data["place"].x
         columns = (
-            (user_x, USER_X, "home_city_id", "home_neighborhood_id"),
-            (place_x, PLACE_X, "city_id", "neighborhood_id"),
+            (user_x, snapshot.widths.user_x, "home_city_id", "home_neighborhood_id"),
+            (place_x, snapshot.widths.place_x, "city_id", "neighborhood_id"),
         )
         for x, layout, city, neighborhood in columns:
             if len(x) == 0:
@@ -33,7 +33,14 @@ def size_config(snapshots: Sequence[Snapshot], base: ModelConfig) -> ModelConfig
             neighborhoods = max(neighborhoods, int(block(x, layout, neighborhood).nan_to_num().max()) + 1)
         areas = snapshot.data["user"].area_ids
         neighborhoods = max(neighborhoods, int(areas.max()) + 1 if areas.numel() else 0)
-    return replace(base, n_cities=max(cities, 1), n_neighborhoods=max(neighborhoods, 1))
+    return replace(
+        base,
+        n_cities=max(cities, 1),
+        n_neighborhoods=max(neighborhoods, 1),
+        n_categories=widths.categories,
+        n_tags=widths.tags,
+        n_vibes=widths.vibes,
+    )
 
 
 def graph_inputs(snapshot: Snapshot, config: ModelConfig) -> GraphInputs:
@@ -169,14 +176,15 @@ def prepare(snapshot: Snapshot, config: ModelConfig) -> Prepared:
     width = N_TIME_SLOTS + 1
     key = torch.unique((labels.user * len(graph.place_x) + labels.place)[positive] * width + labels.slot[positive])
     user, place, slot = key // width // len(graph.place_x), key // width % len(graph.place_x), key % width
-    place_city = block(graph.place_x, PLACE_X, "city_id").long()[:, 0]
+    home = block(graph.user_x, config.widths.user_x, "home_city_id").long()[:, 0]
+    place_city = block(graph.place_x, config.widths.place_x, "city_id").long()[:, 0]
     return Prepared(
         snapshot=snapshot,
         graph=graph,
-        users=CityCatalogue.build(block(graph.user_x, USER_X, "home_city_id").long()[:, 0], config.n_cities),
+        users=CityCatalogue.build(home, config.n_cities),
         places=CityCatalogue.build(place_city, config.n_cities),
-        categories=(block(graph.place_x, PLACE_X, "category_one_hot") > 0).float(),
-        tags=(block(graph.place_x, PLACE_X, "fine_tag_vector") > 0).float(),
+        categories=(block(graph.place_x, config.widths.place_x, "category_one_hot") > 0).float(),
+        tags=(block(graph.place_x, config.widths.place_x, "fine_tag_vector") > 0).float(),
         user=user,
         place=place,
         slot=slot,

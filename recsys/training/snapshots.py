@@ -15,9 +15,6 @@ from torch import Tensor
 
 from recsys.aggregates import TOGETHER
 from recsys.constants import (
-    C_COARSE,
-    C_FINE,
-    C_VIBE,
     D_EDGE_USER_PLACE,
     D_EDGE_USER_USER,
     MAX_NEIGHBORHOODS_PER_USER,
@@ -32,6 +29,7 @@ from recsys.features import FeatureStore, matrix
 from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
 from recsys.lake import Lake
 from recsys.online import finish_activity, finish_pairs
+from recsys.taxonomy import Widths
 
 Ints = npt.NDArray[np.int64]
 _BEHAVIOR = 5  # of USER_ACTIVITY, in x; the seed's section 3.2.1
@@ -88,8 +86,9 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
     when = {"as_of": as_of}
     user_ids = _ints(lake.query("SELECT user_id FROM users WHERE as_of <= $as_of ORDER BY 1", when), "user_id")
     place_ids = _ints(lake.query("SELECT place_id FROM places WHERE as_of <= $as_of ORDER BY 1", when), "place_id")
-    users, user_online = _users(store, user_ids, as_of)
-    places, place_online = _places(store, place_ids, as_of)
+    widths = lake.taxonomy().widths
+    users, user_online = _users(store, user_ids, as_of, widths)
+    places, place_online = _places(store, place_ids, as_of, widths)
 
     spine = lake.query(
         'SELECT DISTINCT user_id, place_id FROM interactions WHERE "timestamp" < $as_of ORDER BY ALL', when
@@ -113,7 +112,8 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
     return Snapshot(
         as_of=as_of,
         until=until,
-        data=build_graph(users, places, pairs, Edges(u, v, tie_stats, {})),
+        widths=widths,
+        data=build_graph(users, places, pairs, Edges(u, v, tie_stats, {}), widths),
         user_online=user_online,
         place_online=place_online,
         pair_keys=torch.from_numpy(source * len(place_ids) + target),
@@ -126,30 +126,30 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
     )
 
 
-def _users(store: FeatureStore, ids: Ints, as_of: datetime) -> tuple[Nodes, Tensor]:
+def _users(store: FeatureStore, ids: Ints, as_of: datetime, widths: Widths) -> tuple[Nodes, Tensor]:
     table = store.historical("train_users_v1", {"user_id": ids}, as_of)
     activity = _activity(table["user_activity__stats"], len(USER_ACTIVITY))
     areas = _padded(table["user_profile__area_ids"], -1).astype(np.int64)
     blocks: dict[str, npt.NDArray[Any]] = {
         "home_city_id": _column(table, "user_profile__home_city_id"),
         "home_neighborhood_id": _column(table, "user_profile__home_neighborhood_id"),
-        "cat_pref": matrix(table["user_profile__cat_pref"], C_COARSE),
-        "fine_pref": matrix(table["user_profile__fine_pref"], C_FINE),
-        "vibe_pref": matrix(table["user_profile__vibe_pref"], C_VIBE),
+        "cat_pref": matrix(table["user_profile__cat_pref"], widths.categories),
+        "fine_pref": matrix(table["user_profile__fine_pref"], widths.tags),
+        "vibe_pref": matrix(table["user_profile__vibe_pref"], widths.vibes),
         "area_freqs": _padded(table["user_profile__area_weights"], 0),
         "behavior": activity[:, :_BEHAVIOR],
     }
     return Nodes(ids, blocks, areas), torch.from_numpy(activity)
 
 
-def _places(store: FeatureStore, ids: Ints, as_of: datetime) -> tuple[Nodes, Tensor]:
+def _places(store: FeatureStore, ids: Ints, as_of: datetime, widths: Widths) -> tuple[Nodes, Tensor]:
     table = store.historical("train_places_v1", {"place_id": ids}, as_of)
     activity = _activity(table["place_activity__stats"], len(PLACE_ACTIVITY))
     blocks: dict[str, npt.NDArray[Any]] = {
         "city_id": _column(table, "place_profile__city_id"),
         "neighborhood_id": _column(table, "place_profile__neighborhood_id"),
-        "category_one_hot": matrix(table["place_profile__category_one_hot"], C_COARSE),
-        "fine_tag_vector": matrix(table["place_profile__fine_tag_vector"], C_FINE),
+        "category_one_hot": matrix(table["place_profile__category_one_hot"], widths.categories),
+        "fine_tag_vector": matrix(table["place_profile__fine_tag_vector"], widths.tags),
         "price_band": _column(table, "place_profile__price_band"),
         "typical_time_slot": _column(table, "place_profile__typical_time_slot"),
         "popularity": activity[:, :_POPULARITY],

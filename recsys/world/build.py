@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from recsys.atomic import replacing, write_json
 from recsys.errors import ConfigError
 from recsys.schemas import INTERACTIONS
+from recsys.taxonomy import FILE
 from recsys.world import interactions, seed_interactions
 from recsys.world.config import WorldConfig
 from recsys.world.figures import judge, picture
@@ -145,6 +146,7 @@ def generate(
 
     source = out / "source.json"
     source.unlink(missing_ok=True)
+    (out / FILE).unlink(missing_ok=True)  # the world's names are the default ones
 
     places, users = make_places(config), make_users(config)
     _write(out / "places.parquet", places_table(config, places))

@@ -17,6 +17,7 @@ from recsys.errors import DataError
 from recsys.lake import Lake
 from recsys.quality import Expectation, Suite, Verdict, check
 from recsys.schemas import TABLES, USERS
+from recsys.taxonomy import CITY
 
 START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 25, tzinfo=UTC)
 BOUNDS = Bounds(start=START, end=END, cities=8, neighborhoods=15, users=1000, places=1000)
@@ -349,7 +350,8 @@ def test_every_limit_of_the_schema_is_a_rule(name: str) -> None:
         if contract.high is not None:
             assert (above, "max_value", contract.high) in limits
         if contract.length is not None:
-            assert {(f"{column}.size", k, contract.length) for k in ("min_value", "max_value")} <= limits
+            length = getattr(CITY.widths, contract.length)
+            assert {(f"{column}.size", k, length) for k in ("min_value", "max_value")} <= limits
         if contract.total is not None:
             assert (f"{column}.sum", "min_value", contract.total - 1e-5) in limits
     assert any(set(TABLES[name].key) <= set(e.columns) and "key.occurrence" in e.columns for e in suite.expectations)

@@ -13,6 +13,7 @@ from recsys.errors import DataError
 from recsys.features import FeatureStore
 from recsys.graph import INTERACTS, REV_INTERACTS, SOCIAL, Edges, Nodes, Snapshot, build_graph
 from recsys.lake import Lake
+from recsys.taxonomy import CITY
 from recsys.training.snapshots import take_snapshot
 from tests.conftest import ROOT, Filled
 
@@ -126,4 +127,4 @@ def test_a_feature_that_is_not_a_number_names_row_and_block():
     users = Nodes(users.ids, {k: np.asarray(v) for k, v in blocks.items()})
     empty = Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 12), np.float32), {})
     with pytest.raises(DataError, match="user 8: fine_pref is not finite"):
-        build_graph(users, users, empty, empty)
+        build_graph(users, users, empty, empty, CITY.widths)

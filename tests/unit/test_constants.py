@@ -25,12 +25,8 @@ def test_tags_belong_to_categories_by_meaning():
     assert sorted(t for tags in c.TAGS_BY_CATEGORY.values() for t in tags) == sorted(c.FINE_TAGS)
 
 
-def test_layouts_are_contiguous_and_of_the_stated_width():
-    for layout, width in ((c.USER_X, c.D_USER), (c.PLACE_X, c.D_PLACE)):
-        ends = [stop for _, stop in layout.values()]
-        assert [start for start, _ in layout.values()] == [0, *ends[:-1]]
-        assert ends[-1] == width
-    assert (c.D_USER, c.D_PLACE, c.D_ONLINE_PLACE, c.D_ONLINE_PEOPLE) == (148, 114, 24, 13)
+def test_online_widths_are_the_stated_ones():
+    assert (c.D_ONLINE_PLACE, c.D_ONLINE_PEOPLE) == (24, 13)
 
 
 def test_every_hour_of_a_week_has_the_slot_its_name_says():

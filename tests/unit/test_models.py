@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recsys.artifacts import save_artifact
-from recsys.constants import C_COARSE, C_FINE, D_MODEL, D_ONLINE_PEOPLE, D_ONLINE_PLACE, PLACE_X, SLOT_NOT_SAID, USER_X
+from recsys.constants import C_COARSE, C_FINE, D_MODEL, D_ONLINE_PEOPLE, D_ONLINE_PLACE, SLOT_NOT_SAID
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.graph import INTERACTS, SOCIAL, Snapshot
 from recsys.models.backbone import Embeddings
@@ -18,6 +18,7 @@ from recsys.models.encoders import NeighborhoodTable, Standardize, UserEncoder
 from recsys.models.heads import PlaceHead
 from recsys.models.model import RecModel, combined_score
 from recsys.models.ranker import MODEL, Ranker
+from recsys.taxonomy import CITY
 from recsys.training.evaluation import embed
 from recsys.training.inputs import graph_inputs, prepare, size_config
 from tests.planted import Planted
@@ -67,7 +68,7 @@ def test_messages_travel_two_hops_along_the_edges(snapshot: Snapshot, model: Rec
     """A change of one place moves exactly the users within two hops of it, and no other."""
     graph = graph_inputs(snapshot, config)
     place_x = graph.place_x.clone()
-    place_x[7, PLACE_X["popularity"][0] : PLACE_X["popularity"][1]] += 0.5
+    place_x[7, CITY.widths.place_x["popularity"][0] : CITY.widths.place_x["popularity"][1]] += 0.5
     with torch.inference_mode():
         before, after = model(graph), model(replace(graph, place_x=place_x))
     moved = ((before.user - after.user).abs().max(dim=1).values > 1e-7).nonzero()[:, 0].tolist()
@@ -82,12 +83,12 @@ def test_messages_travel_two_hops_along_the_edges(snapshot: Snapshot, model: Rec
 @pytest.mark.parametrize(
     ("tensor", "row", "column", "value", "message"),
     [
-        ("user_x", 3, USER_X["home_city_id"][0], 2.0, r"home_city_id must lie in \[0, 2\)"),
-        ("user_x", 3, USER_X["home_neighborhood_id"][0], -1.0, "home_neighborhood_id must lie in"),
-        ("user_x", 3, USER_X["vibe_pref"][0], float("nan"), "user.x column 108 is not finite"),
-        ("place_x", 0, PLACE_X["city_id"][0], 9.0, "place city_id must lie in"),
-        ("place_x", 0, PLACE_X["price_band"][0], 5.0, r"price_band must lie in \[0, 5\)"),
-        ("place_x", 0, PLACE_X["typical_time_slot"][0], 6.0, "typical_time_slot must lie in"),
+        ("user_x", 3, CITY.widths.user_x["home_city_id"][0], 2.0, r"home_city_id must lie in \[0, 2\)"),
+        ("user_x", 3, CITY.widths.user_x["home_neighborhood_id"][0], -1.0, "home_neighborhood_id must lie in"),
+        ("user_x", 3, CITY.widths.user_x["vibe_pref"][0], float("nan"), "user.x column 108 is not finite"),
+        ("place_x", 0, CITY.widths.place_x["city_id"][0], 9.0, "place city_id must lie in"),
+        ("place_x", 0, CITY.widths.place_x["price_band"][0], 5.0, r"price_band must lie in \[0, 5\)"),
+        ("place_x", 0, CITY.widths.place_x["typical_time_slot"][0], 6.0, "typical_time_slot must lie in"),
         ("area_ids", 1, 0, 5, r"area_ids must lie in \[-1, 5\)"),
     ],
 )
@@ -134,7 +135,7 @@ def test_areas_are_averaged_by_weight() -> None:
     encoder = UserEncoder(config, NeighborhoodTable(config)).eval()
     x = torch.zeros(2, 148)
     x[:, 0] = 1.0
-    start = USER_X["area_freqs"][0]
+    start = CITY.widths.user_x["area_freqs"][0]
     x[0, start : start + 2] = torch.tensor([0.5, 0.5])
     x[1, start : start + 2] = torch.tensor([0.5, 0.5])
     areas = torch.tensor([[0, 2, -1, -1, -1], [2, 0, -1, -1, -1]])

@@ -19,6 +19,7 @@ from recsys.constants import SLOT_BY_DAY_AND_TIME, TAG_CATEGORY, TIME_OF_DAY_BY_
 from recsys.errors import ConfigError
 from recsys.schemas import TABLES
 from recsys.settings import Settings
+from recsys.taxonomy import CITY
 from recsys.world import Parameters, WorldConfig, generate
 from recsys.world.friends import group_pairs, make_groups, similar
 from recsys.world.places import make_places
@@ -75,7 +76,7 @@ def test_values_are_within_the_ranges_of_their_columns(world):
             values = table[field].combine_chunks()
             if pa.types.is_list(spec.type):
                 lengths = pc.list_value_length(values).to_numpy()
-                assert spec.length is None or (lengths == spec.length).all(), field
+                assert spec.length is None or (lengths == getattr(CITY.widths, spec.length)).all(), field
                 values, rows = values.flatten().to_numpy(), np.repeat(np.arange(len(lengths)), lengths)
             elif pa.types.is_map(spec.type):
                 lengths = np.array([len(v) for v in table[field].to_pylist()])

@@ -1,0 +1,30 @@
+"""How a command becomes a job: settings, report, summary or JSON."""
+
+import importlib
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from jobs.report import Report
+from recsys.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
+
+
+def run_job(
+    name: str, as_json: bool, module: str | None = None, function: str = "run", summary: bool = True, **options: Any
+) -> None:
+    """Import a job, run it with the settings, write its report and show it."""
+    settings = Settings()
+    report = Report(name, settings.reports, Console(stderr=True, quiet=as_json))
+    run: Callable[..., None] = getattr(importlib.import_module(f"jobs.{module or name}"), function)
+    run(settings, report, **options)
+    content = report.finish()
+    if as_json:
+        typer.echo(json.dumps(content, indent=2, default=str))
+    elif summary:
+        report.show(content)

@@ -1,0 +1,400 @@
+"""A team's own files, with the real world's dirt, to landed tables that pass the gate."""
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from expectations import SIZES_SQL, SUITES, Bounds
+from recsys.errors import ConfigError, DataError
+from recsys.ingest.land import Landed, clustered, land
+from recsys.ingest.mapping import read_mapping
+from recsys.ingest.suggest import suggest
+from recsys.lake import Lake, read_source
+from recsys.profiles import views
+from recsys.quality import check, conform
+from recsys.schemas import TABLES
+from recsys.taxonomy import read_taxonomy
+from recsys.workbench import Workbench
+
+MAPPING = """
+name = "tiny"
+[[source]]
+name = "a"
+city = "Aville"
+timezone = "Europe/Berlin"
+[source.events]
+files = "events.csv"
+user = "who"
+place = "where"
+time = "at"
+kind = "what"
+kinds = {{ "check in" = "attended", "ad" = "ignore" }}
+category = "kind of place"
+{extra}
+"""
+FRIENDS = """
+[[source.friendships]]
+files = "friends.csv"
+a = "x"
+b = "y"
+"""
+HEADER = "who,where,at,what,kind of place"
+ROWS = (
+    "7,cafe,2024-05-01 08:30:00,check in,coffee",
+    "7,park,2024-05-02 23:30:00,view,green",
+    "u-8,cafe,2024-05-01 09:00:00,check in,coffee",
+    "u-8,museum,2024-05-04 15:00:00,like,art",
+    "u-8,museum,2024-05-04 15:00:00,save,art",
+    "550e8400-e29b-41d4-a716-446655440000,museum,2024-05-06 10:00:00,check in,art",
+    "7,cafe,2024-05-06 11:00:00,ad,coffee",
+)
+
+
+def prepared(folder: Path, rows=ROWS, extra: str = "", mapping: str = MAPPING, **files: str | bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mapping.toml").write_text(mapping.format(extra=extra))
+    (folder / "events.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    for name, content in files.items():
+        path = folder / name.replace("__", ".")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / "mapping.toml"
+
+
+def ingest(mapping: Path, out: Path, now: datetime | None = None) -> Landed:
+    with Workbench(out / ".spill") as bench:
+        return land(read_mapping(mapping), bench, out / "landing", out / "ids", out / "quarantine", now=now)
+
+
+def rows(out: Path, table: str) -> list[dict]:
+    return pq.read_table(out / "landing" / f"{table}.parquet").to_pylist()
+
+
+def ids(out: Path, kind: str) -> dict[tuple[str, str], int]:
+    return {(r["source"], r["source_id"]): r["id"] for r in pq.read_table(out / "ids" / f"{kind}.parquet").to_pylist()}
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_rows_are_what_the_files_say(tmp_path):
+    ingest(prepared(tmp_path / "in"), tmp_path)
+    user, place = ids(tmp_path, "users"), ids(tmp_path, "places")
+    assert sorted(user) == [("a", "550e8400-e29b-41d4-a716-446655440000"), ("a", "7"), ("a", "u-8")]
+    found = {(r["user_id"], r["place_id"]): r for r in rows(tmp_path, "interactions")}
+    assert len(found) == 5, "events of a pair at one moment are one row; what is ignored is none"
+    cafe = found[user["a", "7"], place["a", "cafe"]]
+    assert cafe["timestamp"] == datetime(2024, 5, 1, 6, 30, tzinfo=UTC), "wall clock in Berlin"
+    assert (cafe["attended"], cafe["time_of_day_bucket"], cafe["implicit_rating"]) == (True, 0, 4.0)
+    park = found[user["a", "7"], place["a", "park"]]
+    assert (park["timestamp"].hour, park["time_of_day_bucket"], park["attended"]) == (21, 2, False)
+    museum = found[user["a", "u-8"], place["a", "museum"]]
+    assert (museum["num_likes"], museum["num_saves"], museum["day_of_week_bucket"]) == (1, 1, 1)
+    assert museum["implicit_rating"] == pytest.approx(1 + 0.2 + 0.5 + 1)
+    taxonomy = read_taxonomy(tmp_path / "landing")
+    assert taxonomy.tags == ("art", "coffee", "green", "unknown")
+    named = {r["place_id"]: r for r in rows(tmp_path, "places")}
+    assert named[place["a", "cafe"]]["fine_tag_vector"] == [0, 1, 0, 0]
+    assert read_source(tmp_path / "landing")["derived"] is True
+
+
+def accepted(out: Path) -> dict[str, int]:
+    source, widths = read_source(out / "landing"), read_taxonomy(out / "landing").widths
+    (out / "lake").mkdir(exist_ok=True)
+    found = {}
+    with Lake(out) as lake:
+        files = {name: out / "landing" / f"{name}.parquet" for name in SUITES}
+        sizes = next(lake.derive(SIZES_SQL, {n: files[n] for n in ("users", "places")})).to_pylist()[0]
+        bounds = Bounds.of(source, sizes, widths)
+        for name, path in files.items():
+            conform(path, TABLES[name])
+            suite = SUITES[name](bounds)
+            verdict = check(lake.derive(suite.sql, {"landing": path}), suite)
+            assert verdict.reasons == {}, name
+            found[name] = verdict.accepted
+            (out / "lake" / path.name).write_bytes(path.read_bytes())
+    return found
+
+
+def test_what_is_landed_passes_the_gate_whole(tmp_path):
+    friends = "x,y\n7,u-8\nu-8,nobody-yet\n"
+    ingest(prepared(tmp_path / "in", extra=FRIENDS, friends__csv=friends), tmp_path)
+    labels = len(rows(tmp_path, "friend_labels"))
+    found = {"users": 4, "places": 3, "interactions": 5, "user_user_edges": 2, "friend_labels": labels}
+    assert accepted(tmp_path) == found
+
+
+def test_two_runs_change_nothing_and_ids_stay_when_rows_come(tmp_path):
+    mapping = prepared(tmp_path / "in")
+    ingest(mapping, tmp_path)
+    before, kept = state(tmp_path / "landing"), (ids(tmp_path, "users"), ids(tmp_path, "places"))
+    assert ingest(mapping, tmp_path).figures["new_ids"] == {"cities": 0, "users": 0, "places": 0}
+    assert state(tmp_path / "landing") == before
+    prepared(tmp_path / "in", rows=("1,attic,2024-04-30 10:00:00,view,art", *ROWS))
+    assert ingest(mapping, tmp_path).figures["new_ids"] == {"cities": 0, "users": 1, "places": 1}
+    for kind, old in zip(("users", "places"), kept, strict=True):
+        now = ids(tmp_path, kind)
+        assert all(now[key] == number for key, number in old.items())
+        assert sorted(now.values()) == list(range(len(now)))
+
+
+def test_the_same_id_in_two_sources_is_two_things(tmp_path):
+    second = MAPPING.format(extra="").replace('name = "tiny"', "").replace('"a"', '"b"').replace("Aville", "Beeton")
+    ingest(prepared(tmp_path / "in", extra=second.replace("{", "{{").replace("}", "}}") and second), tmp_path)
+    user = ids(tmp_path, "users")
+    assert user["a", "7"] != user["b", "7"]
+    assert {r["home_city_id"] for r in rows(tmp_path, "users")} == {0, 1}
+    assert len(rows(tmp_path, "interactions")) == 10
+
+
+FUTURE = (
+    "7,museum,2024-06-20 10:00:00,check in,art",
+    "u-8,cafe,2024-06-20 10:00:00,check in,coffee",
+    "7,cafe,2024-06-20 10:30:00,check in,coffee",
+)
+
+
+def test_future_events_change_no_profile_before_them(tmp_path):
+    friends = "x,y\n7,u-8\n"
+    made = {}
+    for name, more in (("now", ()), ("later", FUTURE)):
+        out = tmp_path / name
+        ingest(prepared(out / "in", rows=(*ROWS, *more), extra=FRIENDS, friends__csv=friends), out)
+        accepted(out)
+        with Lake(out) as lake:
+            start, end = lake.horizon()
+            for view, query in views(lake.source()).items():
+                params = {k: v for k, v in (("start", start), ("end", end)) if f"${k}" in query}
+                lake.write(query, out / "features" / f"{view}.parquet", params)
+            early = {"until": datetime(2024, 5, 7, tzinfo=UTC)}
+            made[name] = {
+                view: lake.query(f"FROM {view} WHERE event_timestamp <= $until ORDER BY ALL", early).to_pylist()
+                for view in ("user_profile", "place_profile", "user_user", "user_place")
+            }
+    assert made["now"]["user_profile"]
+    for view, found in made["now"].items():
+        # the row of the last day of the shorter data is the end of its data, not a Monday
+        assert [r for r in found if r["event_timestamp"].isoweekday() == 1 or view == "user_place"] == [
+            r for r in made["later"][view] if r["event_timestamp"].isoweekday() == 1 or view == "user_place"
+        ], view
+
+
+def test_rows_that_cannot_be_told_apart_or_dated_are_quarantined_with_a_reason(tmp_path):
+    bad = (
+        ",cafe,2024-05-01 08:30:00,view,coffee",
+        "7,,2024-05-01 08:30:00,view,coffee",
+        "7,cafe,yesterday,view,coffee",
+        "7,cafe,2031-05-01 08:30:00,view,coffee",
+    )
+    friends = "x,y\n7,7\n7,u-8\n"
+    mapping = prepared(tmp_path / "in", rows=(*ROWS, *bad), extra=FRIENDS, friends__csv=friends)
+    figures = ingest(mapping, tmp_path, now=datetime(2025, 1, 1, tzinfo=UTC)).figures
+    assert figures["read"]["rejects"] == 5
+    found = pq.read_table(tmp_path / "quarantine" / "ingest.parquet").to_pylist()
+    assert [(r["file"], r["row"], r["reason"]) for r in found] == [
+        ("events.csv", 8, "user is missing or no id (got nothing)"),
+        ("events.csv", 9, "place is missing or no id (got nothing)"),
+        ("events.csv", 10, "time is missing or no moment (got yesterday)"),
+        ("events.csv", 11, "time is in the future (got 2031-05-01 06:30:00+00)"),
+        ("friends.csv", 1, "nobody is their own friend (got 7)"),
+    ]
+    assert json.loads(found[2]["content"])["at"] == "yesterday", "nothing is lost"
+    assert len(rows(tmp_path, "interactions")) == 5
+
+
+BROKEN: list[tuple[str, Callable[[Path], Path], type[Exception], str]] = [
+    (
+        "missing column",
+        lambda f: prepared(f, mapping=MAPPING.replace('place = "where"', 'place = "wher"')),
+        DataError,
+        r"^a\.events\.place: no column 'wher' in events\.csv: did you mean 'where'\? \(got \['who', 'where', ",
+    ),
+    (
+        "misspelt key",
+        lambda f: prepared(f, mapping=MAPPING.replace("time =", "tiem =")),
+        ConfigError,
+        r"mapping\.toml: source\[0\]\.events\.time is missing; "
+        r"source\[0\]\.events\.tiem is not a key: did you mean time\?",
+    ),
+    (
+        "unknown zone",
+        lambda f: prepared(f, mapping=MAPPING.replace("Europe/Berlin", "Europe/Berlim")),
+        ConfigError,
+        r"source\[0\]\.timezone: no such time zone: Europe/Berlin is near \(got 'Europe/Berlim'\)",
+    ),
+    (
+        "mixed zones",
+        lambda f: prepared(f, rows=(*ROWS, "7,cafe,2024-05-07T08:30:00+02:00,view,coffee")),
+        DataError,
+        r"a\.events\.time: mixed time zones in events\.csv: 1 of 8 values carry one and the others do not "
+        r"\(got none in row 1\)",
+    ),
+    (
+        "unknown event",
+        lambda f: prepared(f, rows=(*ROWS, "7,cafe,2024-05-07 08:30:00,dance,coffee")),
+        DataError,
+        r"a\.events\.kinds: what is an event of this name\? \(got 'dance' 1 times\): map it, or to \"ignore\"",
+    ),
+    (
+        "Latin-1",
+        lambda f: prepared(f, events__csv=(HEADER + "\n7,caf\xe9,2024-05-01 08:30:00,view,art\n").encode("latin-1")),
+        DataError,
+        r'a\.events: events\.csv cannot be read: it is not UTF-8: say encoding = "latin-1"',
+    ),
+    ("empty file", lambda f: prepared(f, events__csv=b""), DataError, r"^a\.events: events\.csv is empty$"),
+    ("only a header", lambda f: prepared(f, rows=()), DataError, r"^a\.events: events\.csv holds no row$"),
+    (
+        "truncated parquet",
+        lambda f: prepared(f, mapping=MAPPING.replace("events.csv", "e.parquet"), e__parquet=b"PAR1\0\0\0\0garbage"),
+        DataError,
+        r"^a\.events: e\.parquet cannot be read: ",
+    ),
+    (
+        "no such file",
+        lambda f: prepared(f, mapping=MAPPING.replace("events.csv", "event-*.csv")),
+        ConfigError,
+        r"files: nothing matches 'event-\*\.csv' \(looked in ",
+    ),
+    (
+        "another ending",
+        lambda f: prepared(f, mapping=MAPPING.replace("events.csv", "events.xlsx"), events__xlsx=b"x"),
+        DataError,
+        r"events\.xlsx: files must end in \.parquet, \.csv, .* \(got '\.xlsx'\)",
+    ),
+    (
+        "wrong type",
+        lambda f: prepared(f, mapping=MAPPING.replace('category = "kind of place"', 'dwell = "what"')),
+        DataError,
+        r"a\.events\.dwell: row 1 of events\.csv is no number \(got 'check in'\)",
+    ),
+    (
+        "all rejected",
+        lambda f: prepared(f, rows=(",x,2024-05-01 08:30:00,view,a",)),
+        DataError,
+        r"^no event is left: 1 rows were rejected \(see ",
+    ),
+    ("no TOML", lambda f: prepared(f, mapping="[[["), ConfigError, r"^mapping\.toml is not TOML: "),
+    ("no mapping", lambda f: f / "none.toml", ConfigError, r"^no such mapping file \(got "),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "message"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN])
+def test_a_broken_input_is_refused_by_name_and_changes_nothing(make, error, message, tmp_path):
+    ingest(prepared(tmp_path / "good"), tmp_path)
+    before = state(tmp_path / "landing")
+    with pytest.raises(error, match=message):
+        ingest(make(tmp_path / "bad"), tmp_path)
+    assert state(tmp_path / "landing") == before
+
+
+def test_encodings_a_bom_and_compressed_files_are_read(tmp_path):
+    content = HEADER + "\n7,café,2024-05-01 08:30:00,view,art\n"
+    for name, data, extra in (
+        ("bom", b"\xef\xbb\xbf" + content.encode(), ""),
+        ("latin", content.encode("latin-1"), 'encoding = "latin-1"'),
+    ):
+        out = tmp_path / name
+        ingest(prepared(out / "in", extra=extra, events__csv=data), out)
+        assert ("a", "café") in ids(out, "places")
+    out = tmp_path / "gz"
+    mapping = prepared(
+        out / "in", mapping=MAPPING.replace("events.csv", "e.csv.gz"), e__csv__gz=gzip.compress(content.encode())
+    )
+    ingest(mapping, out)
+    assert ("a", "café") in ids(out, "places")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "query", "epoch"])
+def test_every_way_in_gives_the_same_rows(kind, tmp_path):
+    ingest(prepared(tmp_path / "in"), tmp_path / "csv")
+    names = HEADER.split(",")
+    records = [dict(zip(names, r.split(","), strict=True)) for r in ROWS]
+    folder = tmp_path / "other"
+    name = "events.jsonl" if kind == "jsonl" else "events.parquet"
+    mapping = MAPPING.replace("events.csv", name)
+    if kind == "query":
+        mapping = MAPPING.replace(
+            'files = "events.csv"', f"query = \"SELECT * FROM read_csv('{tmp_path / 'in' / 'events.csv'}')\""
+        )
+    made = prepared(folder, mapping=mapping)
+    if kind == "jsonl":
+        (folder / name).write_text("\n".join(map(json.dumps, records)))
+    moments = [datetime.fromisoformat(r["at"]) for r in records]
+    if kind == "epoch":
+        seconds = [int((m - timedelta(hours=2)).replace(tzinfo=UTC).timestamp()) for m in moments]
+        pq.write_table(
+            pa.Table.from_pylist([r | {"at": s} for r, s in zip(records, seconds, strict=True)]), folder / name
+        )
+    if kind == "parquet":
+        pq.write_table(
+            pa.Table.from_pylist([r | {"at": m} for r, m in zip(records, moments, strict=True)]), folder / name
+        )
+    ingest(made, tmp_path / kind)
+    assert state(tmp_path / kind / "landing") == state(tmp_path / "csv" / "landing")
+
+
+def test_coordinates_become_neighborhoods(tmp_path):
+    places = ["id,lat,lon"] + [f"p{i},{52 + (i % 2) * 0.2 + i * 1e-4},{13 + (i % 2) * 0.3}" for i in range(100)]
+    extra = '[source.places]\nfiles = "places.csv"\nid = "id"\nlatitude = "lat"\nlongitude = "lon"'
+    ingest(prepared(tmp_path / "in", extra=extra, places__csv="\n".join(places)), tmp_path)
+    place = ids(tmp_path, "places")
+    area = {r["place_id"]: (r["neighborhood_id"], r["latitude"]) for r in rows(tmp_path, "places")}
+    north, south = ({area[place["a", f"p{i}"]][0] for i in range(k, 100, 2)} for k in (1, 0))
+    assert not north & south
+    assert area[place["a", "cafe"]] == (max(a for a, _ in area.values()), None), "no position: an area of its own"
+
+
+def test_clusters_are_found_whatever_the_order():
+    spots = pa.array([[52.0 + i % 3, 13.0 + (i % 3) * 2] for i in range(130)]).to_numpy(zero_copy_only=False)
+    labels = clustered(np.stack(spots))
+    assert len({tuple(labels[k::3]) for k in range(3)}) == 3
+    assert all(len(set(labels[k::3])) == 1 for k in range(3))
+
+
+def test_a_suggested_mapping_can_be_ingested(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    kinds = ("check_in", "view", "spam")
+    events = [f"{i % 5},{i % 7},2024-05-{1 + i % 20:02} 1{i % 10}:00:00,{kinds[i % 3]}" for i in range(60)]
+    (folder / "checkins.csv").write_text("\n".join(["user_id,venue_id,created_at,event_type", *events]))
+    (folder / "friends.csv").write_text("user_a,user_b\n0,1\n2,3\n")
+    (folder / "venues.csv").write_text("venue_id,name,category,lat,lon\n0,Zero,bar,1,2\n1,One,pub,1.1,2.1\n")
+    with Workbench(tmp_path / ".spill") as bench:
+        said = suggest(bench, [folder / n for n in ("checkins.csv", "friends.csv", "venues.csv")])
+        with pytest.raises(DataError, match=r"none of the files looks like events.*\(got friends.csv\)"):
+            suggest(bench, [folder / "friends.csv"])
+    for part in (
+        'user = "user_id"',
+        'place = "venue_id"',
+        '"spam" = "ignore"',
+        '"check_in" = "attended"',
+        "[source.places]",
+    ):
+        assert part in said
+    (folder / "mapping.toml").write_text(said)
+    figures = ingest(folder / "mapping.toml", tmp_path).figures
+    assert (figures["users"], figures["places"], figures["user_user_edges"]) == (5, 7, 2)
+
+
+def test_a_run_that_stops_halfway_leaves_what_was_there(tmp_path):
+    mapping = prepared(tmp_path / "in")
+    ingest(mapping, tmp_path)
+    before = state(tmp_path / "landing")
+    prepared(tmp_path / "in", rows=ROWS[:3])
+
+    def stop(what: str) -> None:
+        if what == "interactions":
+            raise KeyboardInterrupt
+
+    folders = (tmp_path / "landing", tmp_path / "ids", tmp_path / "quarantine")
+    with Workbench(tmp_path / ".spill") as bench, pytest.raises(KeyboardInterrupt):
+        land(read_mapping(mapping), bench, *folders, progress=stop)
+    assert state(tmp_path / "landing") == before
+    assert not list(tmp_path.glob(".landing*"))
