@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from jobs.command import AsJson, Version, run_job
+from jobs.command import AsJson, Files, Protocol, Version, run_job
 from jobs.report import Report
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -40,9 +40,7 @@ def generate(
 @app.command()
 def ingest(
     mapping: Annotated[Path | None, typer.Argument(help="A mapping file (TOML); docs/own-data.md says how.")] = None,
-    suggest: Annotated[
-        list[Path] | None, typer.Option("--suggest", help="Look at a file and print a first mapping; may be repeated.")
-    ] = None,
+    suggest: Files = None,
     as_json: AsJson = False,
 ) -> None:
     """Lay down your own tables (CSV, parquet, JSON lines or a query) instead of the synthetic world."""
@@ -71,9 +69,16 @@ def train(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def evaluate(version: Version = None, as_json: AsJson = False) -> None:
-    """Measure a version on the test weeks, beside random and popularity."""
-    run_job("evaluate", as_json, version=version)
+def evaluate(
+    version: Version = None,
+    protocol: Protocol = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a version on the test weeks, beside simple methods and the oracle."""
+    if protocol:
+        run_job(f"evaluate-{protocol}", as_json, module="protocols", summary=False, protocol=protocol)
+    else:
+        run_job("evaluate", as_json, version=version)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,10 @@ from jobs.report import Report
 from recsys.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+Files = Annotated[
+    list[Path] | None, typer.Option("--suggest", help="Look at a file and print a first mapping; may be repeated.")
+]
+Protocol = Annotated[str | None, typer.Option(help="Simple methods alone, by a protocol: new, all or friends.")]
 Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from expectations import SIZES_SQL, SUITES, Bounds
+from jobs import protocols
+from jobs.report import Report
 from recsys.errors import ConfigError, DataError
 from recsys.ingest.land import Landed, clustered, land
 from recsys.ingest.mapping import read_mapping
@@ -20,6 +23,7 @@ from recsys.lake import Lake, read_source
 from recsys.profiles import views
 from recsys.quality import check, conform
 from recsys.schemas import TABLES
+from recsys.settings import Settings
 from recsys.taxonomy import read_taxonomy
 from recsys.workbench import Workbench
 
@@ -398,3 +402,27 @@ def test_a_run_that_stops_halfway_leaves_what_was_there(tmp_path):
         land(read_mapping(mapping), bench, *folders, progress=stop)
     assert state(tmp_path / "landing") == before
     assert not list(tmp_path.glob(".landing*"))
+
+
+def test_simple_methods_are_measured_by_a_protocol_on_what_was_ingested(tmp_path):
+    days = [f"2024-05-{d:02} {h}:00:00" for d in range(1, 29) for h in (10, 20)]
+    events = [f"{i % 6},p{(i * i + i % 6) % 9},{days[i % 56]},check in,k{i % 3}" for i in range(400)]
+    start = FRIENDS.format() + 'known = "start"\n'
+    end = FRIENDS.replace("friends.csv", "later.csv") + 'known = "end"\n'
+    mapping = prepared(
+        tmp_path / "in",
+        rows=events,
+        extra=start + end,
+        friends__csv="x,y\n0,1\n1,2\n2,3\n",
+        later__csv="x,y\n0,2\n3,5\n",
+    )
+    ingest(mapping, tmp_path)
+    accepted(tmp_path)
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    for protocol, method in (("new", "item_knn"), ("all", "own_history"), ("friends", "adamic_adar")):
+        report = Report(f"evaluate-{protocol}", settings.reports, Console(quiet=True))
+        protocols.run(settings, report, protocol=protocol)
+        found = report.figures["cities"]["Aville"]
+        assert 0 <= found[method]["recall"] <= 1
+    with pytest.raises(ConfigError, match=r"--protocol must be one of new, all, friends \(got 'old'\)"):
+        protocols.run(settings, report, protocol="old")
