@@ -406,7 +406,8 @@ def test_a_run_that_stops_halfway_leaves_what_was_there(tmp_path):
 
 def test_simple_methods_are_measured_by_a_protocol_on_what_was_ingested(tmp_path):
     days = [f"2024-05-{d:02} {h}:00:00" for d in range(1, 29) for h in (10, 20)]
-    events = [f"{i % 6},p{(i * i + i % 6) % 9},{days[i % 56]},check in,k{i % 3}" for i in range(400)]
+    drawn = np.random.default_rng(0).integers(0, 60, 200)
+    events = [f"{i % 6},p{place},{days[i % 56]},check in,k{place % 3}" for i, place in enumerate(drawn)]
     start = FRIENDS.format() + 'known = "start"\n'
     end = FRIENDS.replace("friends.csv", "later.csv") + 'known = "end"\n'
     mapping = prepared(
