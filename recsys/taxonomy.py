@@ -14,6 +14,8 @@ from recsys.constants import COARSE_CATEGORIES, FINE_TAGS, MAX_NEIGHBORHOODS_PER
 from recsys.errors import DataError
 
 FILE: Final = "taxonomy.json"
+OTHER: Final = "other"  # what the rarest share
+UNKNOWN: Final = "unknown"  # what is said of a place of which nothing is
 MAX_TAGS: Final = 512  # a profile holds one number a tag
 _BEHAVIOR: Final = 5
 _POPULARITY: Final = 4

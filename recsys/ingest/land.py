@@ -22,12 +22,11 @@ from recsys.ingest.ids import number
 from recsys.ingest.mapping import Mapping
 from recsys.ingest.read import ingested, read_sources
 from recsys.schemas import TABLES
+from recsys.taxonomy import OTHER, UNKNOWN
 from recsys.workbench import Workbench, text
 
 Progress = Callable[[str], None]
 
-UNKNOWN: Final = "unknown"
-OTHER: Final = "other"
 _PER_AREA: Final = 40  # places that make a neighbourhood, where coordinates must say what one is
 _MOST_AREAS: Final = 30
 _ROUNDS: Final = 25  # of k-means
@@ -150,9 +149,10 @@ def _taxonomy(bench: Workbench, mapping: Mapping) -> dict[str, Any]:
     groups = groups[: mapping.max_groups - 1] if len(groups) >= mapping.max_groups else groups
     tags = [f["name"] for f in kept]
     rest = OTHER if len(found) > len(kept) else UNKNOWN  # places without a category share the bucket of the rest
-    tags.append(rest if rest not in tags else f"{rest}_")
-    categories = [*groups, rest if rest not in groups else f"{rest}_"]
-    of = [categories.index(c) if (c := f["grp"] or f["name"]) in groups else len(groups) for f in kept]
+    # a name of the data's own that happens to be ours
+    tags = [f"{name} (given)" if name in (OTHER, UNKNOWN) else name for name in tags] + [rest]
+    categories = [f"{name} (given)" if name in (OTHER, UNKNOWN) else name for name in groups] + [rest]
+    of = [groups.index(c) if (c := f["grp"] or f["name"]) in groups else len(groups) for f in kept]
     of.append(len(groups))
     rows = [{"name": f["name"], "tag": min(i, len(kept))} for i, f in enumerate(found)]
     bench.take("tag_of", pa.Table.from_pylist(rows, schema=pa.schema({"name": pa.string(), "tag": pa.int32()})))

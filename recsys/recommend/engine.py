@@ -1,9 +1,11 @@
 """What answering takes: one model version's parts, held together so that an answer never mixes two."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy.typing as npt
@@ -48,6 +50,11 @@ class Gazetteer:
     cities: Mapping[int, str]
     neighborhoods: Mapping[tuple[int, int], str]
     taxonomy: Taxonomy = CITY
+
+    @cached_property
+    def divided(self) -> frozenset[int]:
+        """Cities of more than one neighborhood: in the others, to be there says nothing."""
+        return frozenset(c for c, n in Counter(c for c, _ in self.neighborhoods).items() if n > 1)
 
     @classmethod
     def of(cls, places: pa.Table, taxonomy: Taxonomy = CITY) -> "Gazetteer":

@@ -10,6 +10,7 @@ import numpy as np
 
 from recsys.online import Floats, PlaceRow, UserRow
 from recsys.recommend.engine import Gazetteer
+from recsys.taxonomy import OTHER, UNKNOWN
 
 MOST: Final = 3
 _OVERLAP: Final = 0.01  # product of two weights from which an overlap is worth a word
@@ -25,11 +26,11 @@ def why_place(user: UserRow, place: PlaceRow, names: Gazetteer) -> list[str]:
         reasons.append(f"Matches your interest in {' and '.join(tags)}.")
     shared = user.cat_pref * (place.category_one_hot > 0)
     top = int(np.argmax(shared))
-    if shared[top] > _CATEGORY:
-        reasons.append(f"You enjoy {names.taxonomy.categories[top]} spots.")
+    if shared[top] > _CATEGORY and _says(category := names.taxonomy.categories[top]):
+        reasons.append(f"You enjoy {category} spots.")
     if user.home_city_id == place.city_id and user.areas.get(place.neighborhood_id, 0.0) > _AREA:
         area = names.neighborhoods.get((place.city_id, place.neighborhood_id))
-        if area:
+        if area and place.city_id in names.divided:
             reasons.append(f"You often go out in {area}, and this place is there.")
     return reasons[:MOST] or ["Recommended from your activity and that of people like you."]
 
@@ -45,7 +46,7 @@ def why_person(user: UserRow, peer: UserRow, names: Gazetteer) -> list[str]:
         common = [a for a, weight in user.areas.items() if min(weight, peer.areas.get(a, 0.0)) > _AREA]
         common.sort(key=lambda a: (-user.areas[a] * peer.areas[a], a))
         areas = [names.neighborhoods[key] for a in common if (key := (user.home_city_id, a)) in names.neighborhoods]
-        if areas:
+        if areas and user.home_city_id in names.divided:
             reasons.append(f"You both often go out in {areas[0]}.")
     return reasons[:MOST] or ["You have similar activity patterns."]
 
@@ -54,4 +55,10 @@ def _overlap(a: Floats, b: Floats, names: Sequence[str]) -> list[str]:
     """Names of the strongest common weights, in words."""
     product = a * b
     top = np.argsort(-product, kind="stable")[:_TAGS]
-    return [names[i].replace("_", " ") for i in top if product[i] > _OVERLAP]
+    if len(names) == 1:  # what everyone shares is no reason
+        return []
+    return [names[i].replace("_", " ") for i in top if product[i] > _OVERLAP and _says(names[i])]
+
+
+def _says(name: str) -> bool:
+    return name not in (OTHER, UNKNOWN)

@@ -12,6 +12,7 @@ from recsys.constants import COARSE_CATEGORIES, FINE_TAGS, VIBE_TAGS
 from recsys.online import PlaceRow, UserRow
 from recsys.recommend.engine import Gazetteer
 from recsys.recommend.explain import why_person, why_place
+from recsys.taxonomy import Taxonomy
 from tests.parts import place_row, user_row
 
 NAMES = Gazetteer({0: "A", 1: "B", 2: "C"}, {(c, a): f"Quarter {c}-{a}" for c in range(3) for a in range(4)})
@@ -105,3 +106,18 @@ def test_nothing_in_common_is_said_honestly():
     assert why_person(user, peer, NAMES) == ["You have similar activity patterns."]
     place = replace(place_row(rng, 3), category_one_hot=np.eye(6, dtype=np.float32)[int(np.argmin(user.cat_pref))])
     assert why_place(user, place, NAMES) == ["Recommended from your activity and that of people like you."]
+
+
+def test_what_everyone_shares_and_what_says_nothing_is_no_reason():
+    taxonomy = Taxonomy(("other", "bar"), ("pub", "unknown"), (1, 0), ("any",))
+    names = Gazetteer({0: "A"}, {(0, 0): "A"}, taxonomy)
+    vector = {"cat_pref": np.array([0.9, 0.1]), "fine_pref": np.array([0.05, 0.95]), "vibe_pref": np.array([1.0])}
+    rng = np.random.default_rng(0)
+    user = replace(user_row(rng, 0), **vector, home_city_id=0, areas={0: 1.0})
+    kind = {"category_one_hot": np.array([1.0, 0.0]), "fine_tag_vector": np.array([0.0, 1.0])}
+    place = replace(place_row(rng, 0), **kind, city_id=0, neighborhood_id=0)
+    assert why_place(user, place, names) == ["Recommended from your activity and that of people like you."]
+    assert why_person(user, user, names) == ["You have similar activity patterns."]
+    known = replace(place, category_one_hot=np.array([0.0, 1.0]), fine_tag_vector=np.array([1.0, 0.0]))
+    bar = replace(user, cat_pref=np.array([0.1, 0.9]))
+    assert why_place(bar, known, names) == ["Matches your interest in pub.", "You enjoy bar spots."]
