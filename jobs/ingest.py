@@ -42,6 +42,6 @@ def run(settings: Settings, report: Report, *, mapping: Path | None, files: list
                 settings.quarantine,
                 # an event cannot have happened yet
                 now=settings.now or datetime.now(UTC),
-                progress=lambda what: report.console.log(f"ingest: {what}"),
+                progress=lambda what: report.console.print(f"[dim]ingest: {what}[/]"),
             )
     report.update(**landed.figures)

@@ -58,7 +58,7 @@ def land(
         progress: called with the name of what comes next.
 
     Raises:
-        ConfigError, DataError: see `read_sources`; no event is left, or a city has no place.
+        ConfigError, DataError: see `read_sources`; or no event is left.
     """
     say = progress or (lambda _: None)
     say("read")
