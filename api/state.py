@@ -11,7 +11,6 @@ from recsys.index import VectorIndex, open_index
 from recsys.models.ranker import Ranker
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.settings import Settings
-from recsys.taxonomy import Taxonomy
 
 
 @dataclass
@@ -53,7 +52,7 @@ async def load(settings: Settings) -> State:
         return State(None, _clock(settings.now))
     try:
         artifact = open_artifact(settings.artifacts, version)
-        taxonomy = Taxonomy.from_dict(artifact.manifest["taxonomy"])
+        taxonomy = artifact.taxonomy
         engine = Engine(
             version=version,
             gazetteer=Gazetteer.of(artifact.table("places"), taxonomy),

@@ -22,7 +22,12 @@ _AUCS = ("friend_auc", "attend_auc", "attend_auc_compatible")
 
 
 def run(settings: Settings, report: Report, *, version: str | None = None) -> None:
-    """Measure a version, beside random, popularity and everyone's own history."""
+    """Measure a version, beside random, popularity and everyone's own history.
+
+    Raises:
+        NotReady: there is no version, or no lake.
+        ArtifactError: the version is damaged, or was trained with another taxonomy than the lake's.
+    """
     there = versions(settings.artifacts)
     if not there:
         raise NotReady("no model version yet: run `recsys train`")
@@ -31,6 +36,7 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
     model.load_state_dict(artifact.tensors(MODEL))
     truth = known_truth(settings, read_source(settings.lake))
     with opened(settings) as (lake, store):
+        artifact.require_taxonomy(lake.taxonomy())
         split = split_weeks(*lake.horizon())
         with report.stage("snapshot at the cut"):
             prepared = prepare(take_snapshot(lake, store, *split.test), model.config)

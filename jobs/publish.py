@@ -11,16 +11,24 @@ from recsys.artifacts import open_artifact, versions
 from recsys.errors import NotReady
 from recsys.index import Vectors, open_index
 from recsys.settings import Settings
+from recsys.taxonomy import read_taxonomy
 
 _TIMEOUT_S = 60.0  # a batch of vectors takes a server longer than a search
 
 
 def run(settings: Settings, report: Report, *, version: str | None = None) -> None:
-    """Publish a version; default: the newest."""
+    """Publish a version; default: the newest.
+
+    Raises:
+        NotReady: there is no version.
+        ArtifactError: the version is damaged, or was trained with another taxonomy than the lake's.
+    """
     there = versions(settings.artifacts)
     if not there:
         raise NotReady("no model version yet: run `recsys train`")
     artifact = open_artifact(settings.artifacts, version or there[-1])
+    if settings.lake.exists():  # it may be published where no data are
+        artifact.require_taxonomy(read_taxonomy(settings.lake))
     users, places = artifact.table("users"), artifact.table("places")
     points = {
         "places": Vectors(_ints(places, "place_id"), _ints(places, "city_id"), _named(places, "embedding")),

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.atomic import replacing_folder, write_json
-from recsys.errors import ArtifactError, NotReady
+from recsys.errors import ArtifactError, DataError, NotReady
+from recsys.taxonomy import CITY, Taxonomy
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,42 @@ class Artifact:
     def version(self) -> str:
         """The one name of the artifact, its collections and its answers."""
         return str(self.manifest["version"])
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """What it was trained with; the synthetic world's where the manifest is from before it said so.
+
+        Raises:
+            ArtifactError: the manifest's is none.
+        """
+        if "taxonomy" not in self.manifest:
+            return CITY
+        try:
+            return Taxonomy.from_dict(self.manifest["taxonomy"])
+        except DataError as error:
+            raise ArtifactError(f"version {self.version} has no usable taxonomy: {error}") from error
+
+    def require_taxonomy(self, there: Taxonomy) -> None:
+        """Refuse a lake whose positions mean something else, even where all widths are the same.
+
+        Raises:
+            ArtifactError: names the first list that differs, and where.
+        """
+        for kind in ("categories", "tags", "tag_category", "vibes"):
+            mine, theirs = getattr(self.taxonomy, kind), getattr(there, kind)
+            if mine == theirs:
+                continue
+            at = next(
+                (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))
+            )
+            said = [
+                f"{len(names)} {kind}" + (f", {names[at]!r} at {at}" if at < len(names) else "")
+                for names in (mine, theirs)
+            ]
+            raise ArtifactError(
+                f"version {self.version} was trained with another taxonomy than the lake's: run `recsys materialize` "
+                f"and `recsys train` (got {said[0]}; the lake has {said[1]})"
+            )
 
     def table(self, name: str) -> pa.Table:
         """Read `<name>.parquet`."""

@@ -104,14 +104,16 @@ class Taxonomy:
             names = getattr(self, kind)
             if not names:
                 raise DataError(f"{FILE}: {kind} must name at least one (got none)")
+            if blank := [n for n in names if not isinstance(n, str) or not n.strip()]:
+                raise DataError(f"{FILE}: {kind} must be names that are not blank (got {blank[0]!r})")
             if twice := sorted({n for n in names if names.count(n) > 1}):
                 raise DataError(f"{FILE}: {kind} must be distinct (got {twice[0]!r} twice)")
         if len(self.tags) > MAX_TAGS:
             raise DataError(f"{FILE}: tags must be at most {MAX_TAGS} (got {len(self.tags)})")
         if len(self.tag_category) != len(self.tags):
             raise DataError(f"{FILE}: tag_category must have {len(self.tags)} entries (got {len(self.tag_category)})")
-        if wrong := [c for c in self.tag_category if not 0 <= c < len(self.categories)]:
-            raise DataError(f"{FILE}: tag_category must lie in [0, {len(self.categories)}) (got {wrong[0]})")
+        if wrong := [c for c in self.tag_category if type(c) is not int or not 0 <= c < len(self.categories)]:
+            raise DataError(f"{FILE}: tag_category must lie in [0, {len(self.categories)}) (got {wrong[0]!r})")
 
     @property
     def widths(self) -> Widths:
@@ -129,15 +131,11 @@ class Taxonomy:
         Raises:
             DataError: a field is missing or no list, or the names are wrong.
         """
-        try:
-            return cls(
-                categories=tuple(str(n) for n in said["categories"]),
-                tags=tuple(str(n) for n in said["tags"]),
-                tag_category=tuple(int(c) for c in said["tag_category"]),
-                vibes=tuple(str(n) for n in said["vibes"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{FILE}: categories, tags, tag_category and vibes are needed (got {error!r})") from error
+        kinds = ("categories", "tags", "tag_category", "vibes")
+        for kind in kinds:
+            if not isinstance(said.get(kind), list | tuple):
+                raise DataError(f"{FILE}: {kind} must be a list (got {said.get(kind)!r})")
+        return cls(**{kind: tuple(said[kind]) for kind in kinds})
 
 
 CITY: Final = Taxonomy(COARSE_CATEGORIES, FINE_TAGS, TAG_CATEGORY, VIBE_TAGS)

@@ -37,6 +37,8 @@ def test_a_folder_without_one_has_the_synthetic_worlds(tmp_path):
     [
         ({"tags": (), "tag_category": ()}, r"tags must name at least one \(got none\)"),
         ({"categories": ("eat", "eat")}, r"categories must be distinct \(got 'eat' twice\)"),
+        ({"vibes": (" ",)}, r"vibes must be names that are not blank \(got ' '\)"),
+        ({"tag_category": (0, 1, True)}, r"tag_category must lie in \[0, 2\) \(got True\)"),
         ({"tag_category": (0, 1)}, r"tag_category must have 3 entries \(got 2\)"),
         ({"tag_category": (0, 1, 2)}, r"tag_category must lie in \[0, 2\) \(got 2\)"),
         (
@@ -55,7 +57,7 @@ def test_names_that_cannot_be_are_refused(change, message):
     [
         ("{", "is not JSON"),
         ("[]", r"must be one JSON object \(got list\)"),
-        ('{"tags": ["a"]}', r"categories, tags, tag_category and vibes are needed \(got KeyError\('categories'\)\)"),
+        ('{"tags": ["a"]}', r"categories must be a list \(got None\)"),
     ],
 )
 def test_a_file_that_is_none_is_refused(content, message, tmp_path):
