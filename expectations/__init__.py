@@ -1,19 +1,7 @@
-"""One suite a table, every expectation with its reason. A suite is made for a data set: its horizon and sizes."""
+"""One suite a table and a feature view, each rule with its reason; the verdict on a batch; the page that shows it."""
 
-from collections.abc import Callable, Mapping
-from typing import Final
-
-from expectations import friend_labels, interactions, places, user_user_edges, users
+from expectations.feature_views import VIEW_SUITES
 from expectations.rules import SIZES_SQL, Bounds
-from recsys.quality import Suite
+from expectations.suites import SUITES
 
-__all__ = ["SIZES_SQL", "SUITES", "Bounds"]
-
-# In the order in which they can be judged: what refers comes after what it refers to.
-SUITES: Final[Mapping[str, Callable[[Bounds], Suite]]] = {
-    "users": users.suite,
-    "places": places.suite,
-    "interactions": interactions.suite,
-    "user_user_edges": user_user_edges.suite,
-    "friend_labels": friend_labels.suite,
-}
+__all__ = ["SIZES_SQL", "SUITES", "VIEW_SUITES", "Bounds"]

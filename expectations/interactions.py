@@ -1,6 +1,6 @@
 """What an interaction must be."""
 
-from expectations.rules import Bounds, equal, in_horizon, known, present, unique, within
+from expectations.rules import Bounds, after_known, equal, in_horizon, known, not_to_come, present, unique, within
 from recsys.constants import TIME_OF_DAY_BY_HOUR
 from recsys.quality import Expectation, Suite
 from recsys.schemas import INTERACTIONS
@@ -8,6 +8,7 @@ from recsys.schemas import INTERACTIONS
 _BUCKETS = (
     "One map leads from a moment to its buckets, in training and serving alike; a row that disagrees teaches noise."
 )
+_EARLY = "As of that event nobody knew of them: they have no features then, and training passes it over."
 
 
 def suite(bounds: Bounds) -> Suite:
@@ -29,6 +30,9 @@ def suite(bounds: Bounds) -> Suite:
                 bounds,
                 why="Everything is split by time: an event outside the data's days leaks or is lost.",
             ),
+            not_to_come("timestamp", bounds),
+            after_known(t, "user_id", moment="timestamp", why=_EARLY),
+            after_known(t, "place_id", moment="timestamp", why=_EARLY),
             *within(t, "time_of_day_bucket", "day_of_week_bucket", why=_BUCKETS),
             *(() if bounds.local_time else _clock()),
         ),

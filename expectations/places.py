@@ -40,7 +40,8 @@ def suite(bounds: Bounds) -> Suite:
             derived(
                 "latitude and longitude are numbers, or both missing",
                 "position.halves",
-                "(coalesce(isnan(latitude + longitude), (latitude IS NULL) != (longitude IS NULL)))::INTEGER",
+                # not isnan: over parquet, DuckDB 2 answers it from statistics, and those leave NaN out
+                "(coalesce(NOT isfinite(latitude + longitude), (latitude IS NULL) != (longitude IS NULL)))::INTEGER",
                 why="Half a position is none: a map would put the place on the wrong side of the world.",
                 shows=("latitude", "longitude"),
                 max_value=0,

@@ -1,8 +1,8 @@
 """The kinds of rule that suites are made of; every limit comes from `recsys.schemas`, so rule and contract agree."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ TOLERANCE: Final = 1e-5  # of a sum; summed in double, float32 weights of a norm
 LARGEST: Final = float(np.finfo(np.float32).max)  # a float above it is infinite
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+SKEW: Final = timedelta(minutes=5)  # how far the clocks of those who write events may be ahead of ours
 
 _BETWEEN: Final = "expect_column_values_to_be_between"
 _PRESENT: Final = "expect_column_values_to_not_be_null"
@@ -41,6 +42,7 @@ class Bounds:
 
     Attributes:
         start, end: the horizon [start, end); without `source.json` anything from 2000 to 2100.
+        now: the moment of judging: nothing can have happened after it.
         cities, neighborhoods: how many there are; ids count from 0.
         users, places: how many there are, where ids are known to count from 0; None: any id.
         widths: how many categories, tags and vibes the data set's taxonomy names.
@@ -49,6 +51,7 @@ class Bounds:
 
     start: datetime = EARLIEST
     end: datetime = LATEST
+    now: datetime = LATEST
     cities: int = N_CITIES
     neighborhoods: int = N_NEIGHBORHOODS_PER_CITY
     users: int | None = None
@@ -159,7 +162,7 @@ def elements(table: Table, column: str, bounds: Bounds, *, why: str) -> list[Exp
         )
 
     if contract.length is not None:
-        length = getattr(bounds.widths, contract.length)
+        length = contract.length if isinstance(contract.length, int) else getattr(bounds.widths, contract.length)
         rule(f"has {length} elements", "size", f"len({values})", min_value=length, max_value=length)
     said = "has no missing, NaN or infinite element"
     rule(said, "odd", f"len(list_filter({values}::DOUBLE[], lambda e: {odd}))", max_value=0)
@@ -204,12 +207,35 @@ def in_horizon(column: str, bounds: Bounds, *, why: str) -> Expectation:
     return Expectation(name, _BETWEEN, kwargs, why, {column: f'"{column}"'}, (column,))
 
 
-def known_since(bounds: Bounds) -> Expectation:
-    """`as_of` is no later than the end of the horizon, and no nonsense."""
-    kwargs = {"column": "as_of", "min_value": EARLIEST, "max_value": bounds.end}
-    name = f"as_of lies in [{EARLIEST.isoformat()}, {bounds.end.isoformat()}]"
+def not_to_come(column: str, bounds: Bounds) -> Expectation:
+    """A moment is past, but for a little skew of clocks."""
+    kwargs = {"column": column, "max_value": bounds.now + SKEW}
+    why = "What has not happened yet is a clock that is wrong; learned from, it is the future leaking into the past."
+    name = f"{column} is not in the future"
+    return Expectation(name, _BETWEEN, kwargs, why, {column: f'"{column}"'}, (column,))
+
+
+def known_since(bounds: Bounds, column: str = "as_of") -> Expectation:
+    """A moment is no later than the end of the horizon, and no nonsense."""
+    kwargs = {"column": column, "min_value": EARLIEST, "max_value": bounds.end}
+    name = f"{column} lies in [{EARLIEST.isoformat()}, {bounds.end.isoformat()}]"
     why = "A row is used from this moment on; 1970 is a lost date, and after the end nothing can use it."
-    return Expectation(name, _BETWEEN, kwargs, why, {"as_of": '"as_of"'}, ("as_of",))
+    return Expectation(name, _BETWEEN, kwargs, why, {column: f'"{column}"'}, (column,))
+
+
+def after_known(table: Table, column: str, *, moment: str, why: str) -> Expectation:
+    """What a row refers to was known by the row's moment; a warning."""
+    target, key = str(table.columns[column].references).split(".")
+    since = f'(SELECT min(k.as_of) FROM {target} k WHERE k.{key} = landing."{column}")'
+    columns = {f"{column}.early": f'coalesce("{moment}" < {since}, false)::INT', moment: f'"{moment}"'}
+    kwargs = {"column": f"{column}.early", "max_value": 0}
+    name = f"{moment} is not before {column} was known"
+    return warning(Expectation(name, _BETWEEN, kwargs, why, columns, (moment,)))
+
+
+def warning(expectation: Expectation) -> Expectation:
+    """The same rule, whose breakers are kept."""
+    return replace(expectation, severity="warning")
 
 
 def less(smaller: str, greater: str, *, why: str, or_equal: bool = False) -> Expectation:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from jobs.command import AsJson, Files, Protocol, Version, run_job
+from jobs.command import EXIT_CODES, AsJson, Files, Protocol, Version, run_job
 from jobs.report import Report
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -48,9 +48,18 @@ def ingest(
 
 
 @app.command()
-def validate(as_json: AsJson = False) -> None:
+def validate(
+    accept_drift: Annotated[bool, typer.Option(help="Accept a batch that differs much from the last one.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Pass landed tables through the quality gate: accepted to the lake, rejected to quarantine."""
-    run_job("validate", as_json)
+    run_job("validate", as_json, accept_drift=accept_drift)
+
+
+@app.command()
+def quality(as_json: AsJson = False) -> None:
+    """Say how good the data are. Exit code 0: good, 3: warnings, 4: critical, refused."""
+    raise typer.Exit(EXIT_CODES[run_job("quality", as_json, summary=False)["severity"]])
 
 
 @app.command()

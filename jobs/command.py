@@ -12,6 +12,7 @@ from rich.console import Console
 from jobs.report import Report
 from recsys.settings import Settings
 
+EXIT_CODES = {"ok": 0, "warning": 3, "critical": 4}  # 1 is an error, 2 a mistyped command
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Files = Annotated[
     list[Path] | None, typer.Option("--suggest", help="Look at a file and print a first mapping; may be repeated.")
@@ -22,8 +23,8 @@ Version = Annotated[str | None, typer.Option(help="Model version; default: the n
 
 def run_job(
     name: str, as_json: bool, module: str | None = None, function: str = "run", summary: bool = True, **options: Any
-) -> None:
-    """Import a job, run it with the settings, write its report and show it."""
+) -> dict[str, Any]:
+    """Import a job, run it with the settings, write its report, show it and return it."""
     settings = Settings()
     report = Report(name, settings.reports, Console(stderr=True, quiet=as_json))
     run: Callable[..., None] = getattr(importlib.import_module(f"jobs.{module or name}"), function)
@@ -33,3 +34,4 @@ def run_job(
         typer.echo(json.dumps(content, indent=2, default=str))
     elif summary:
         report.show(content)
+    return content

@@ -2,15 +2,21 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from expectations import SIZES_SQL, VIEW_SUITES, Bounds
+from expectations.gate import rejections
+from jobs.quality import judged, write_pages
 from jobs.report import Report
 from jobs.services import ensure
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, GateFailed
 from recsys.features import FeatureStore
-from recsys.lake import Lake
+from recsys.lake import Lake, staging
 from recsys.online import PAIR_TTL
 from recsys.profiles import views
+from recsys.quality import check, data_docs, worst
 from recsys.settings import Settings
 
 _DAY = timedelta(days=1)
@@ -36,6 +42,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
 
     Raises:
         ConfigError: `until` is not a midnight.
+        GateFailed: a view broke a rule; nothing was changed.
         DataError: keys are missing online after all was written.
     """
     with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
@@ -60,11 +67,8 @@ def _fill(settings: Settings, report: Report, lake: Lake, store: FeatureStore, s
     made_from = json.dumps([lake.fingerprint(), end.isoformat(), definitions, dict(queries)])
     source = hashlib.sha256(made_from.encode()).hexdigest()
     there = store.source() == source and all(path.exists() for path in paths.values())
-    for view, query in queries.items():
-        if not there:
-            with report.stage(f"compute {view}"):
-                params = {k: v for k, v in (("start", start), ("end", end)) if f"${k}" in query}
-                lake.write(query, paths[view], params)
+    if not there:
+        _compute(settings, report, lake, queries, start, end)
     with report.stage("feast apply"):
         report["registered"] = store.apply()
     reach = {view: end - _REACH[view] if view in _REACH else _BEGINNING for view in queries}
@@ -92,3 +96,35 @@ def _fill(settings: Settings, report: Report, lake: Lake, store: FeatureStore, s
             raise DataError(f"online there should be {wanted} keys (got {keys}): run it again")
         store.mark_source(source)
     report["keys_online"] = wanted
+
+
+def _compute(
+    settings: Settings, report: Report, lake: Lake, queries: Mapping[str, str], start: datetime, end: datetime
+) -> None:
+    """Compute every view aside and judge it; all take their places in one step, or none does."""
+    taxonomy, sizes = lake.taxonomy(), lake.query(SIZES_SQL).to_pylist()[0]
+    bounds = Bounds.of(lake.source(), sizes, taxonomy.widths)
+    now = settings.now or datetime.now(UTC)
+    tables, suites, docs = judged(settings, "tables"), {}, {}
+    with staging(settings.data_dir, replaces=("features/*.parquet",)) as stage:
+        made: dict[str, Path] = {}
+        for view, query in queries.items():
+            with report.stage(f"compute {view}"):
+                params = {k: v for k, v in (("start", start), ("end", end)) if f"${k}" in query}
+                lake.write(query, stage / "features" / f"{view}.parquet", params, files=made)
+                made[view] = stage / "features" / f"{view}.parquet"
+            with report.stage(f"judge {view}"):
+                suite = VIEW_SUITES[view](bounds)
+                verdict = check(lake.derive(suite.sql, {"landing": made[view]}), suite)
+                suites[view] = verdict.figures()
+                docs[view] = data_docs(verdict, view, now, "../index.html")
+        bad = {view: rejections(suite) for view, suite in suites.items() if suite["severity"] == "critical"}
+        broken = [
+            f"{view}: {rule} does not hold of {n:,} rows" for view, rules in bad.items() for rule, n in rules.items()
+        ]
+        severity = worst(suite["severity"] for suite in suites.values())
+        found = {"refused": "; ".join(broken) or None, "severity": severity, "suites": suites}
+        if tables:
+            write_pages(settings.reports / "quality", docs, tables=tables, views=found)
+        if broken:
+            raise GateFailed(f"{found['refused']}: features and online store stay as they were")

@@ -3,7 +3,7 @@
 RecsysError
 ├── ConfigError                 a setting or an argument is out of range; names the field
 ├── DataError                   a table, file or feature set is not what its contract says
-│   └── GateFailed              so many rows were rejected that nothing was accepted
+│   └── GateFailed              too few rows are good, or too much is other than last time
 ├── InvalidField                a request's field has a value that the live version does not know
 ├── NotReady                    a stage has not run yet; names the command that makes what is missing
 ├── NotFound                    an id that is nowhere in the data
@@ -31,7 +31,7 @@ class DataError(RecsysError):
 
 
 class GateFailed(DataError):
-    """The quality gate accepted no row of a table."""
+    """The quality gate refused a batch, or a feature view: what was accepted before stays."""
 
 
 class InvalidField(RecsysError):

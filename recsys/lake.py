@@ -22,12 +22,13 @@ import pyarrow as pa
 from recsys.atomic import replacing, write_json
 from recsys.errors import DataError, NotReady
 from recsys.schemas import TABLES
-from recsys.taxonomy import CITY, FILE, Taxonomy, read_taxonomy
+from recsys.taxonomy import CITY, Taxonomy, read_taxonomy
 
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 # Feature views that a later stage writes: a query that names one before it exists is told which command makes it.
 FEATURE_VIEWS: Final = ("user_profile", "user_activity", "place_profile", "place_activity", "user_place", "user_user")
+_IDS: Final = ("users_ids", "places_ids", "cities_ids")  # our numbers and the sources' own ids
 _MOVES: Final = "moves.json"
 _ACCEPTED: Final = ".accepted"
 _UNKNOWN_TABLE: Final = re.compile(r'Table with name "?(\w+)"? does not exist')
@@ -36,7 +37,7 @@ _DAY: Final = timedelta(days=1)
 
 
 class Lake:
-    """DuckDB views over every parquet file that exists: tables, feature views, `quarantine_<table>`.
+    """DuckDB views over every parquet file that exists: tables, feature views, `quarantine_<table>`, `<kind>_ids`.
 
     Files that appear or go while the lake is open are noticed at the next query. Use it from one thread at a time.
 
@@ -98,13 +99,14 @@ class Lake:
                 raise DataError(f"the lake is read-only: one query at a time (got {_short(sql)!r})")
             return _relation(connection, sql, params).to_arrow_table()
 
-    def write(self, sql: str, path: Path, params: Params = None) -> int:
+    def write(self, sql: str, path: Path, params: Params = None, *, files: Mapping[str, Path] | None = None) -> int:
         """Stream a query of ours into a parquet file, atomically: zstd, timestamps in microseconds.
 
         Args:
             sql: one query; give it an ORDER BY, or the file's bytes may differ from run to run.
             path: the file; its folder is made.
             params: as for `query`.
+            files: views that the query reads from elsewhere than the lake.
 
         Returns:
             Number of rows written.
@@ -112,7 +114,7 @@ class Lake:
         Raises:
             NotReady, DataError: as for `query`.
         """
-        with _explained(self._dir), self._open() as connection, replacing(path) as aside:
+        with _explained(self._dir), self._open(files) as connection, replacing(path) as aside:
             copied = connection.execute(
                 f"COPY ({sql.strip().rstrip(';')}\n) TO {_text(aside)} (FORMAT parquet, COMPRESSION zstd)", params
             ).fetchone()
@@ -148,7 +150,7 @@ class Lake:
                 yield pa.Table.from_batches(pieces)
 
     def tables(self) -> list[str]:
-        """Names of the views there are, in the order tables, features, quarantine."""
+        """Names of the views there are, in the order tables, features, quarantine, ids."""
         return list(self._files())
 
     def horizon(self) -> tuple[datetime, datetime]:
@@ -198,13 +200,14 @@ class Lake:
     def _files(self) -> dict[str, Path]:
         found = {name: self._dir / "lake" / f"{name}.parquet" for name in TABLES}
         found |= {p.stem: p for p in sorted((self._dir / "features").glob("[!.]*.parquet"))}
-        found |= {f"quarantine_{name}": self._dir / "quarantine" / f"{name}.parquet" for name in TABLES}
+        found |= {f"quarantine_{name}": self._dir / "quarantine" / f"{name}.parquet" for name in (*TABLES, "ingest")}
+        found |= {name: self._dir / "ids" / f"{name.removesuffix('_ids')}.parquet" for name in _IDS}
         return {name: path for name, path in found.items() if path.exists()}
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _open(self, files: Mapping[str, Path] | None = None) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config=self._config)
         connection.execute("SET TimeZone = 'UTC'")
-        for name, path in self._files().items():
+        for name, path in {**self._files(), **(files or {})}.items():
             try:
                 connection.execute(f"CREATE VIEW {_name(name)} AS SELECT * FROM read_parquet({_text(path)})")
             except duckdb.Error as error:
@@ -217,7 +220,7 @@ class Lake:
         if self._fenced is None or views != self._views:
             self.close()
             fenced = self._open()
-            folders = ", ".join(_text(self._dir / folder) for folder in ("lake", "features", "quarantine"))
+            folders = ", ".join(_text(self._dir / folder) for folder in ("lake", "features", "quarantine", "ids"))
             fenced.execute(f"SET allowed_directories = [{folders}]")
             fenced.execute("SET enable_external_access = false")
             fenced.execute("SET lock_configuration = true")
@@ -226,12 +229,15 @@ class Lake:
 
 
 @contextmanager
-def staging(data_dir: Path) -> Iterator[Path]:
+def staging(data_dir: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
     """Yield an empty folder shaped like the data folder; when the block ends well, its files take their places.
 
     One rename of the folder is the moment of acceptance: killed before it, the last accepted state is whole; killed
-    after it, whoever opens the lake next finishes the moves. Of `lake/source.json`, the taxonomy and the quarantine,
-    what the new state does not have goes.
+    after it, whoever opens the lake next finishes the moves.
+
+    Args:
+        data_dir: the data folder.
+        replaces: globs under it; what they match and the new state does not have goes.
     """
     data_dir = data_dir.resolve()
     _finish(data_dir)
@@ -240,8 +246,10 @@ def staging(data_dir: Path) -> Iterator[Path]:
     stage.mkdir(parents=True)
     try:
         yield stage
-        files = sorted(str(p.relative_to(stage)) for p in stage.glob("[!.]*/[!.]*"))
-        write_json(stage / _MOVES, {"files": files})
+        made = (p.relative_to(stage) for p in stage.rglob("*") if p.is_file())
+        files = sorted(str(p) for p in made if not any(part.startswith(".") for part in p.parts))
+        old = {str(p.relative_to(data_dir)) for pattern in replaces for p in data_dir.glob(pattern) if p.is_file()}
+        write_json(stage / _MOVES, {"files": files, "gone": sorted(old - set(files))})
         stage.replace(data_dir / _ACCEPTED)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -271,12 +279,11 @@ def _finish(data_dir: Path) -> None:
     if not accepted.exists():
         return
     if (accepted / _MOVES).exists():  # else every move is done, and only removing the folder was cut off
-        files = json.loads((accepted / _MOVES).read_text(encoding="utf-8"))["files"]
-        rejected = {f"quarantine/{name}.parquet" for name in TABLES}
-        for gone in {"lake/source.json", f"lake/{FILE}", *rejected} - set(files):
+        moves = json.loads((accepted / _MOVES).read_text(encoding="utf-8"))
+        for gone in moves["gone"]:
             (data_dir / gone).unlink(missing_ok=True)
-        for file in files:
-            (data_dir / file).parent.mkdir(exist_ok=True)
+        for file in moves["files"]:
+            (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # moved before the cut, or by another process that found it so
                 (accepted / file).replace(data_dir / file)
         (accepted / _MOVES).unlink(missing_ok=True)
@@ -306,6 +313,10 @@ def _explained(data_dir: Path) -> Iterator[None]:
             raise NotReady(f"{name} is not in the lake: run `recsys validate` (looked in {data_dir})") from error
         if name in FEATURE_VIEWS:
             raise NotReady(f"{name} is not there yet: run `recsys materialize` (looked in {data_dir})") from error
+        if name == "quarantine_ingest" or name in _IDS:
+            raise NotReady(
+                f"{name} is not there: `recsys ingest` makes it, where there is something to put in"
+            ) from error
         if name.removeprefix("quarantine_") in TABLES:
             raise NotReady(f"{name} is not there: the last `recsys validate` rejected no row") from error
         raise DataError(_first_lines(error)) from error

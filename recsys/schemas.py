@@ -31,7 +31,8 @@ class Column:
         type: Arrow type.
         unit: what a value counts ("seconds", "weight", "id", …).
         low, high: inclusive range of a value, or of each element of a list or map; None: open.
-        length: what the elements of a list are, one each: a kind of name in the data set's taxonomy; None: any number.
+        length: what the elements of a list are, one each: a kind of name in the data set's taxonomy, or a fixed number
+            of them; None: any number.
         position: elements are positions of such names.
         total: what the elements of a list or map sum to, within 1e-5; None: anything.
         references: `table.column` whose values this one must be among.
@@ -43,7 +44,7 @@ class Column:
     unit: str
     low: float | None = None
     high: float | None = None
-    length: Kind | None = None
+    length: Kind | int | None = None
     position: Kind | None = None
     total: float | None = None
     references: str | None = None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,8 @@ from recsys.schemas import TABLES, USERS
 from recsys.taxonomy import CITY
 
 START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 25, tzinfo=UTC)
-BOUNDS = Bounds(start=START, end=END, cities=8, neighborhoods=15, users=1000, places=1000)
+NOW = datetime(2024, 4, 1, 9, tzinfo=UTC)  # a Monday, after the end
+BOUNDS = Bounds(start=START, end=END, now=NOW, cities=8, neighborhoods=15, users=1000, places=1000)
 WEDNESDAY_9 = datetime(2024, 1, 3, 9, tzinfo=UTC)  # morning, weekday
 NAN, INF = math.nan, math.inf
 
@@ -85,14 +86,15 @@ def table(name: str, rows: list[Row]) -> pa.Table:
 
 @dataclass
 class Case:
-    """Changes to a good row, and exactly the rules that must then be named."""
+    """Changes to a good row, exactly the rules that must then be named, and those that must warn."""
 
     broken: set[str]
     changes: Row = field(default_factory=dict)
+    odd: set[str] = field(default_factory=set)
 
 
-def case(*broken: str, **changes: Any) -> Case:
-    return Case(set(broken), changes)
+def case(*broken: str, odd: tuple[str, ...] = (), **changes: Any) -> Case:
+    return Case(set(broken), changes, set(odd))
 
 
 def vector(column: str, length: int) -> list[Case]:
@@ -119,6 +121,8 @@ ONE_HOT = "category_ids agrees with category_one_hot"
 POSITION = "latitude and longitude are numbers, or both missing"
 HORIZON = f"timestamp lies in [{START.isoformat()}, {END.isoformat()})"
 AS_OF = f"as_of lies in [2000-01-01T00:00:00+00:00, {END.isoformat()}]"
+EARLY = tuple(f"timestamp is not before {c} was known" for c in ("user_id", "place_id"))
+FUTURE = "timestamp is not in the future"
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 AS_OF_CASES = [case(AS_OF, as_of=LONG_AGO), case(AS_OF, as_of=datetime(2024, 3, 26, tzinfo=UTC))]
 
@@ -196,7 +200,8 @@ CASES: dict[str, list[Case]] = {
         case("implicit_rating is from 1 to 5", implicit_rating=0.5),
         case("implicit_rating is from 1 to 5", implicit_rating=5.5),
         # 1970-01-01 was a Thursday
-        case(HORIZON, timestamp=LONG_AGO.replace(hour=9)),
+        case(HORIZON, timestamp=LONG_AGO.replace(hour=9), odd=EARLY),
+        case(HORIZON, FUTURE, timestamp=NOW + timedelta(minutes=6)),
         case(HORIZON, "time_of_day_bucket agrees with timestamp", timestamp=END),
         case("time_of_day_bucket agrees with timestamp", time_of_day_bucket=2),
         case("time_of_day_bucket agrees with timestamp", timestamp=datetime(2024, 1, 3, 12, tzinfo=UTC)),
@@ -300,7 +305,7 @@ def test_good_rows_among_broken_ones_pass(judged: dict[str, Judged], name: str) 
 def test_every_rule_can_fail_and_is_counted(judged: dict[str, Judged], name: str) -> None:
     expected = {e.name: 0 for e in judged[name].suite.expectations}
     for c in judged[name].cases:
-        for rule in c.broken:
+        for rule in c.broken | c.odd:
             expected[rule] += 1
     assert judged[name].verdict.failed == expected
     assert [rule for rule, count in expected.items() if not count] == []

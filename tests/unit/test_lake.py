@@ -250,6 +250,7 @@ def die_at(n: int, patch: pytest.MonkeyPatch) -> None:
 
 class TestStaging:
     OLD = frozenset({"lake/users.parquet=old", "lake/source.json=old", "quarantine/users.parquet=old"})
+    REPLACES = ("quarantine/*.parquet", "lake/source.json", "reports/**/*")
     NEW = frozenset({"lake/users.parquet=new", "lake/places.parquet=new", "quarantine/places.parquet=new"})
 
     @staticmethod
@@ -265,7 +266,7 @@ class TestStaging:
 
     def test_everything_moves_at_once_and_what_is_gone_goes(self, tmp_path: Path) -> None:
         self.fill(tmp_path, self.OLD)
-        with staging(tmp_path) as stage:
+        with staging(tmp_path, replaces=self.REPLACES) as stage:
             self.fill(stage, self.NEW)
             (stage / ".duckdb").mkdir()
             (stage / ".duckdb/spilled").touch()
@@ -294,7 +295,7 @@ class TestStaging:
             with monkeypatch.context() as patch:
                 die_at(n, patch)
                 try:
-                    with staging(data_dir) as stage:
+                    with staging(data_dir, replaces=self.REPLACES) as stage:
                         self.fill(stage, self.NEW)
                 except Killed:
                     died = True
@@ -302,7 +303,7 @@ class TestStaging:
             visible = frozenset(f for f in self.state(data_dir) if not f.startswith("."))
             assert visible in (self.OLD, self.NEW), f"mixed after {n} operations"
             seen.append(visible == self.NEW)
-            with staging(data_dir) as stage:  # and the next run needs no help
+            with staging(data_dir, replaces=self.REPLACES) as stage:  # and the next run needs no help
                 self.fill(stage, self.NEW)
             assert self.state(data_dir) == self.NEW
             if not died:

@@ -14,7 +14,7 @@ def test_imports_point_down_and_vendors_stand_behind_one_module():
 
 
 def test_modules_stay_small():
-    limits = {"recsys": 350, "api": 300, "jobs": 150}
+    limits = {"recsys": 350, "api": 300, "jobs": 160}
     for folder, limit in limits.items():
         for path in (ROOT / folder).rglob("*.py"):
             lines = len(path.read_text(encoding="utf-8").splitlines())
