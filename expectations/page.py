@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final
 
+from recsys.quality import Severity, worst
+
 Judged = Mapping[str, Any]
 
 _STYLE: Final = """
@@ -90,7 +92,7 @@ def _overview(suites: Judged) -> str:
         rows.append(
             (
                 f'<a href="#{name}">{name}</a>',
-                _mark(judged["severity"]),
+                _mark(state(judged)),
                 judged["rows"],
                 judged["accepted"],
                 judged["rejected"],
@@ -160,6 +162,11 @@ def _drift(drift: Judged) -> str:
     table = _table(("column", "rows, now over before", "rise of empty cells", "distance", "late"), cells)
     head = f"<h3>Against last time {_mark(drift['severity'])}</h3>"
     return f"{head}{broken}<details><summary>Every column</summary>{table}</details>"
+
+
+def state(judged: Judged) -> Severity:
+    """How bad a table is, drift included."""
+    return worst(part["severity"] for part in (judged, judged.get("drift")) if part)
 
 
 def _mark(severity: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.markup import escape
 from rich.table import Table
 
-from expectations.page import render
+from expectations.page import render, state
 from jobs.report import Report
 from recsys.atomic import replacing, write_json
 from recsys.errors import NotReady
@@ -77,6 +77,7 @@ def write_pages(
 def _brief(suite: Mapping[str, Any]) -> dict[str, Any]:
     rules = suite["rules"] + ((suite.get("drift") or {}).get("rules") or [])
     return {
-        **{key: suite[key] for key in ("severity", "rows", "accepted", "rejected")},
+        "severity": state(suite),
+        **{key: suite[key] for key in ("rows", "accepted", "rejected")},
         "broken": {rule["name"]: rule["broken"] for rule in rules if rule["broken"]},
     }
