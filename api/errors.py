@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api.middleware import request_id
-from api.schemas import FieldError, Problem
+from api.schemas import NUMBER, TEXT, FieldError, Problem
 from recsys.errors import (
     ArtifactError,
     ConfigError,
@@ -90,7 +90,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = []
     for e in error.errors():
-        where = [str(part) for part in e["loc"] if part != "body"] or ["body"]
+        where = [str(part) for part in e["loc"] if part not in ("body", TEXT, NUMBER)] or ["body"]
         errors.append(FieldError(field=".".join(where), message=str(e["msg"])))
     return problem(422, f"{errors[0].field}: {errors[0].message}", errors=errors)
 

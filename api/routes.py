@@ -21,6 +21,7 @@ from api.schemas import (
     Ready,
     Root,
     TaxonomyResponse,
+    User,
 )
 from api.state import State
 from recsys.recommend.people import PeopleQuery, recommend_people
@@ -90,12 +91,16 @@ async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommen
     """Places of one city for one user, best first, with reasons."""
     engine = state.require()
     engine.check("desired_categories", body.desired_categories or (), engine.gazetteer.taxonomy.categories)
+    user_id = engine.users.number("user_id", body.user_id)
     query = PlaceQuery(
-        body.user_id, body.city_id, body.time_slot, tuple(dict.fromkeys(body.desired_categories or ())), body.top_k
+        user_id, body.city_id, body.time_slot, tuple(dict.fromkeys(body.desired_categories or ())), body.top_k
     )
     answer = await recommend_places(engine, query, state.now())
     return PlaceRecommendationResponse(
-        recommendations=[PlaceRecommendation(**vars(r)) for r in answer.recommendations],
+        user=User(user_id=user_id, **vars(engine.users.own(user_id))),
+        recommendations=[
+            PlaceRecommendation(**vars(r), **vars(engine.places.own(r.place_id))) for r in answer.recommendations
+        ],
         city_id=answer.city_id,
         city_name=answer.city_name,
         model_version=engine.version,
@@ -108,17 +113,21 @@ async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecomm
     """People of one city for one user to go with, best first, with reasons."""
     engine = state.require()
     engine.check("activity_tags", body.activity_tags or (), engine.gazetteer.taxonomy.tags)
+    user_id, target = engine.users.number("user_id", body.user_id), body.target_place_id
     query = PeopleQuery(
-        body.user_id,
+        user_id,
         body.city_id,
-        body.target_place_id,
+        None if target is None else engine.places.number("target_place_id", target),
         tuple(dict.fromkeys(body.activity_tags or ())),
         body.time_slot,
         body.top_k,
     )
     answer = await recommend_people(engine, query, state.now())
     return PeopleRecommendationResponse(
-        recommendations=[PeopleRecommendation(**vars(r)) for r in answer.recommendations],
+        user=User(user_id=user_id, **vars(engine.users.own(user_id))),
+        recommendations=[
+            PeopleRecommendation(**vars(r), **vars(engine.users.own(r.user_id))) for r in answer.recommendations
+        ],
         city_id=answer.city_id,
         city_name=answer.city_name,
         model_version=engine.version,

@@ -1,8 +1,8 @@
 """Requests and answers: the seed's section 6.3; fields are added, never renamed."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from recsys.constants import N_TIME_SLOTS
 from recsys.recommend.engine import TOP_K_MAX
@@ -10,6 +10,17 @@ from recsys.taxonomy import MAX_TAGS
 
 # Strict: `true` and `"1"` are no ids, and the OpenAPI file says so too.
 Id = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+SourceId = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+TEXT, NUMBER = "id of a source", "number"
+
+
+def _kind(value: Any) -> str:
+    return TEXT if isinstance(value, str) else NUMBER
+
+
+# Our number, or what the team's own data call it; the tags keep a refusal to one message, of the kind that was meant.
+AnyId = Annotated[Annotated[Id, Tag(NUMBER)] | Annotated[SourceId, Tag(TEXT)], Discriminator(_kind)]
+_ANY_ID: Final = "our number, or the source's own id as text (`source:id` where two sources have the same)"
 City = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Position = Annotated[int, Field(strict=True, ge=0, lt=MAX_TAGS)]  # the live version may know fewer: GET /taxonomy
 Slot = Annotated[int, Field(strict=True, ge=0, lt=N_TIME_SLOTS)]
@@ -31,7 +42,7 @@ class PlaceRecommendationRequest(Strict):
         }
     )
 
-    user_id: Id
+    user_id: AnyId = Field(description=f"whom for: {_ANY_ID}")
     city_id: City | None = Field(default=None, description="where to go; default: the user's own city")
     time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
     desired_categories: list[Position] | None = Field(
@@ -40,7 +51,20 @@ class PlaceRecommendationRequest(Strict):
     top_k: TopK = 10
 
 
-class PlaceRecommendation(BaseModel):
+class Named(BaseModel):
+    """What the team's own data call it."""
+
+    source: str | None = Field(default=None, description="of an ingested data set: the source")
+    source_id: str | None = Field(default=None, description="and its own id there")
+
+
+class User(Named):
+    """Whom an answer is for."""
+
+    user_id: int
+
+
+class PlaceRecommendation(Named):
     """One place, and why."""
 
     place_id: int
@@ -53,6 +77,7 @@ class PlaceRecommendation(BaseModel):
 class PlaceRecommendationResponse(BaseModel):
     """Places of one city, best first."""
 
+    user: User
     recommendations: list[PlaceRecommendation]
     city_id: int
     city_name: str
@@ -67,9 +92,9 @@ class PeopleRecommendationRequest(Strict):
         json_schema_extra={"examples": [{"user_id": 42, "target_place_id": 17, "activity_tags": [7, 8], "top_k": 10}]}
     )
 
-    user_id: Id
+    user_id: AnyId = Field(description=f"whom for: {_ANY_ID}")
     city_id: City | None = Field(default=None, description="where they live; default: the user's own city")
-    target_place_id: Id | None = Field(default=None, description="the place to go to")
+    target_place_id: AnyId | None = Field(default=None, description=f"the place to go to: {_ANY_ID}")
     activity_tags: list[Position] | None = Field(
         default=None, max_length=MAX_TAGS, description="what to do there: positions in the tags of GET /taxonomy"
     )
@@ -77,7 +102,7 @@ class PeopleRecommendationRequest(Strict):
     top_k: TopK = 10
 
 
-class PeopleRecommendation(BaseModel):
+class PeopleRecommendation(Named):
     """One person, and why."""
 
     user_id: int
@@ -91,6 +116,7 @@ class PeopleRecommendation(BaseModel):
 class PeopleRecommendationResponse(BaseModel):
     """People of one city, best first."""
 
+    user: User
     recommendations: list[PeopleRecommendation]
     city_id: int
     city_name: str

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from recsys.artifacts import open_artifact
-from recsys.errors import NotReady
+from recsys.errors import NotReady, UnknownPlace, UnknownUser
 from recsys.features import FeatureStore
 from recsys.index import VectorIndex, open_index
 from recsys.models.ranker import Ranker
 from recsys.recommend.engine import Engine, Gazetteer
+from recsys.recommend.identity import SourceIds
 from recsys.settings import Settings
 
 
@@ -66,6 +67,8 @@ async def load(settings: Settings) -> State:
                 widths=taxonomy.widths,
             ),
             candidates=settings.candidates,
+            users=SourceIds("user", artifact.optional_table("user_ids"), UnknownUser),
+            places=SourceIds("place", artifact.optional_table("place_ids"), UnknownPlace),
         )
     except BaseException:
         await index.close()

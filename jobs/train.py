@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+
 from jobs.report import Report
 from recsys.artifacts import Artifact, open_artifact, save_artifact, versions
 from recsys.features import FeatureStore
@@ -64,6 +66,7 @@ def run(settings: Settings, report: Report) -> None:
         with report.stage("embed as of the end"):
             last = prepare(take_snapshot(lake, store, end, end), fitted.model.config)
             out = export(fitted, last, embed(fitted.model, last), lake.query("SELECT * FROM places ORDER BY place_id"))
+            tables = {**out.tables, **_source_ids(lake)}
         manifest = {
             "created_at": datetime.now(UTC).isoformat(),
             "until": end.isoformat(),
@@ -78,7 +81,7 @@ def run(settings: Settings, report: Report) -> None:
                 "validation": fitted.history[fitted.best_epoch]["valid"],
             },
         }
-    artifact = save_artifact(settings.artifacts, version, manifest, tables=out.tables, tensors=out.tensors)
+    artifact = save_artifact(settings.artifacts, version, manifest, tables=tables, tensors=out.tensors)
     checkpoint.unlink(missing_ok=True)
     _figures(report, artifact)
 
@@ -92,6 +95,18 @@ def opened(settings: Settings) -> Iterator[tuple[Lake, FeatureStore]]:
             yield lake, store
         finally:
             store.close()
+
+
+def _source_ids(lake: Lake) -> dict[str, pa.Table]:
+    """The ids that requests may name, for data that were ingested: id, source, source_id."""
+    if not lake.source().get("derived"):
+        return {}
+    return {
+        f"{kind}_ids": lake.query(
+            f"SELECT id, source, source_id FROM {kind}s_ids WHERE id IN (SELECT {kind}_id FROM {kind}s) ORDER BY id"
+        )
+        for kind in ("user", "place")
+    }
 
 
 def _figures(report: Report, artifact: Artifact) -> None:

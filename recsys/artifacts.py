@@ -85,6 +85,10 @@ class Artifact:
         """Read `<name>.parquet`."""
         return pq.read_table(self._named(f"{name}.parquet"))
 
+    def optional_table(self, name: str) -> pa.Table | None:
+        """Read `<name>.parquet`; None where the version has none."""
+        return self.table(name) if f"{name}.parquet" in self.manifest["files"] else None
+
     def tensors(self, name: str) -> "dict[str, torch.Tensor]":
         """Read `<name>.safetensors`, on the CPU."""
         from safetensors.torch import load_file

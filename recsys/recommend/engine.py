@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
@@ -11,10 +11,11 @@ from typing import Any, Final, Protocol, TypeVar
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownUser
+from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownPlace, UnknownUser
 from recsys.index import VectorIndex
 from recsys.models.ranker import Ranker
 from recsys.online import Floats, Ints, PlaceRow, UserRow
+from recsys.recommend.identity import SourceIds
 from recsys.taxonomy import CITY, Taxonomy
 
 TOP_K_MAX: Final = 100
@@ -76,6 +77,7 @@ class Engine:
     Attributes:
         version: `model_version` of every answer.
         candidates: how many places or people retrieval hands to ranking.
+        users, places: the ids that the sources know.
     """
 
     version: str
@@ -84,6 +86,8 @@ class Engine:
     index: VectorIndex
     features: Features
     candidates: int
+    users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
+    places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
 
     def city(self, asked: int | None, home: int) -> int:
         """The city of a request: the asked one, else the user's own.

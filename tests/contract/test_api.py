@@ -6,10 +6,12 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from rich.console import Console
@@ -19,11 +21,15 @@ from api.middleware import MAX_BODY_BYTES
 from api.state import State
 from jobs import demo, serve
 from jobs.report import Report
-from recsys.errors import ConfigError, NotReady
+from recsys.errors import ConfigError, NotReady, UnknownPlace, UnknownUser
+from recsys.recommend.identity import SourceIds
 from recsys.services import running
 from recsys.settings import Settings
 from tests.conftest import free_port
 from tests.parts import N_PLACES, N_USERS, NOW, make_engine
+
+SEED_PLACE = {"place_id", "score", "explanations"}
+SEED_PERSON = {"user_id", "compat_score", "attend_prob", "combined_score", "explanations"}
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +66,15 @@ def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
     )
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert set(body) == {"recommendations", "city_id", "city_name", "model_version", "request_id"}
+    assert set(body) == {"user", "recommendations", "city_id", "city_name", "model_version", "request_id"}
+    assert body["user"] == {"user_id": 4, "source": None, "source_id": None}
     assert (body["city_id"], body["city_name"], body["model_version"]) == (2, "City 2", "test-1")
     found = body["recommendations"]
     assert len(found) == len({r["place_id"] for r in found}) == 10
     assert all(r["place_id"] % 3 == 2 for r in found)
     assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
     for r in found:
-        assert set(r) == {"place_id", "score", "explanations", "name", "neighborhood_name"}
+        assert set(r) == {*SEED_PLACE, "name", "neighborhood_name", "source", "source_id"}
         assert 0 < r["score"] < 1
         assert 1 <= len(r["explanations"]) <= 3
 
@@ -91,7 +98,7 @@ def test_people_are_of_the_city_and_never_oneself(client: TestClient, user_id: i
     expected = {i for i in range(N_USERS - 1) if i % 3 == user_id % 3 and i != user_id}
     assert {r["user_id"] for r in found} == expected
     for r in found:
-        assert set(r) == {"user_id", "compat_score", "attend_prob", "combined_score", "explanations", "name"}
+        assert set(r) == {*SEED_PERSON, "name", "source", "source_id"}
         assert r["combined_score"] == pytest.approx(0.7 * r["compat_score"] + 0.3 * r["attend_prob"], abs=1e-5)
 
 
@@ -127,10 +134,12 @@ def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body:
         ("places", {}, "user_id"),
         ("places", {"user_id": -1}, "user_id"),
         ("places", {"user_id": 2**63}, "user_id"),
-        ("places", {"user_id": "x"}, "user_id"),
+        ("places", {"user_id": ""}, "user_id"),
+        ("places", {"user_id": "x" * 201}, "user_id"),
+        ("places", {"user_id": None}, "user_id"),
+        ("places", {"user_id": [1]}, "user_id"),
         ("places", {"user_id": 1.5}, "user_id"),
         ("places", {"user_id": True}, "user_id"),
-        ("places", {"user_id": "1"}, "user_id"),
         ("places", {"user_id": 1, "city_id": False}, "city_id"),
         ("places", {"user_id": 1, "time_slot": -1}, "time_slot"),
         ("places", {"user_id": 1, "desired_categories": [True]}, "desired_categories.0"),
@@ -154,7 +163,7 @@ def test_a_field_out_of_its_range_is_422_and_named(client: TestClient, path: str
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b"null", b'{"user_id": NaN}', b'{"user_id": 1e999}', '{"user_id": "ж"}'.encode(), b"\xff",
+        b"", b"{", b"[]", b"null", b'{"user_id": NaN}', b'{"user_id": 1e999}', '{"user_id": ["ж"]}'.encode(), b"\xff",
         b'{"user_id": 1, "\\ud800": 1}', b'{"user_id": ' + b"9" * 5000 + b"}", b"[" * 60_000,
     ],
 )  # fmt: skip
@@ -370,3 +379,59 @@ def test_the_first_look_shows_places_people_and_reasons(client: TestClient, monk
     assert len(re.findall(r"\[/Place \d+\]", text)) == len(re.findall(r"\[/User \d+\]", text)) == 3
     demo.show("http://testserver", 10**6, Console(file=shown, width=200))
     assert "there is no user 1000000" in shown.getvalue()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    users = [(i, "nyc" if i % 3 else "jakarta", "7" if i in (3, 4) else f"u-{i}") for i in range(N_USERS)]
+    users[5] = (5, "nyc", "nyc:odd")
+    places = [(i, "nyc" if i % 3 else "jakarta", f"4b{i:05x}") for i in range(N_PLACES)]
+
+    def table(rows: list[tuple[int, str, str]]) -> pa.Table:
+        names = ("id", "source", "source_id")
+        return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in reversed(rows)])
+
+    engine = replace(
+        make_engine(tmp_path_factory.mktemp("own")),
+        users=SourceIds("user", table(users), UnknownUser),
+        places=SourceIds("place", table(places), UnknownPlace),
+    )
+    with TestClient(create_app(Settings(), ready=State(engine, lambda: NOW)), raise_server_exceptions=False) as made:
+        yield made
+
+
+class TestIdsOfTheSources:
+    """Two cities of one world, in which both sources have a user "7"; venues have ids of letters."""
+
+    def test_a_sources_id_and_our_number_get_the_same_answer(self, own: TestClient):
+        by_name = own.post("/recommend/places", json={"user_id": "u-8"}).json()
+        by_number = own.post("/recommend/places", json={"user_id": 8}).json()
+        assert by_name["recommendations"] == by_number["recommendations"]
+        assert by_name["user"] == by_number["user"] == {"user_id": 8, "source": "nyc", "source_id": "u-8"}
+        for r in by_name["recommendations"]:
+            assert (r["source"], r["source_id"]) == ("nyc", f"4b{r['place_id']:05x}")
+
+    def test_people_and_the_place_to_go_to(self, own: TestClient):
+        body = {"user_id": "u-8", "target_place_id": "4b00005"}
+        by_name = own.post("/recommend/people", json=body).json()
+        by_number = own.post("/recommend/people", json={"user_id": 8, "target_place_id": 5}).json()
+        assert by_name["recommendations"] == by_number["recommendations"]
+        for r in by_name["recommendations"]:
+            assert r["source_id"] in (f"u-{r['user_id']}", "nyc:odd")
+
+    def test_an_id_of_two_sources_must_say_which(self, own: TestClient):
+        problem = assert_problem(own.post("/recommend/places", json={"user_id": "7"}), 422)
+        assert problem["detail"] == "user_id: 2 sources have this id: say jakarta:7 or nyc:7 (got '7')"
+        assert [e["field"] for e in problem["errors"]] == ["user_id"]
+        for given, number in (("nyc:7", 4), ("jakarta:7", 3), ("nyc:odd", 5), ("nyc:nyc:odd", 5)):
+            assert own.post("/recommend/places", json={"user_id": given}).json()["user"]["user_id"] == number
+
+    @pytest.mark.parametrize("given", ["u-999", "rome:u-8", "jakarta:u-8", "8", ":", "nyc:", "\u0436"])
+    def test_an_id_that_nobody_has_is_404(self, own: TestClient, given: str):
+        problem = assert_problem(own.post("/recommend/places", json={"user_id": given}), 404)
+        assert problem["detail"] == f"there is no user {given!r} in the live version"
+
+    def test_data_without_ids_of_their_own_say_so(self, client: TestClient):
+        problem = assert_problem(client.post("/recommend/places", json={"user_id": "42"}), 404)
+        said = "there is no user '42' in the live version: this data set has no ids of its own, users are numbers"
+        assert problem["detail"] == said
