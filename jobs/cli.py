@@ -129,7 +129,7 @@ def status(as_json: AsJson = False) -> None:
 @app.command()
 def sql(
     query: Annotated[str | None, typer.Argument(help="A query; without one, an interactive prompt.")] = None,
-    fmt: Annotated[str, typer.Option("--format", help="table, json or csv")] = "table",
+    fmt: Annotated[str, typer.Option("--format", help="table, json, csv or parquet")] = "table",
 ) -> None:
     """Ask the lake: one view a table, feature view and quarantine, read-only."""
     settings = Settings()

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import FileHistory
@@ -19,7 +20,7 @@ from recsys.errors import ConfigError, RecsysError
 from recsys.lake import Lake
 from recsys.settings import Settings
 
-FORMATS: Final = ("table", "json", "csv")
+FORMATS: Final = ("table", "json", "csv", "parquet")
 N_SHOWN: Final = 100
 
 
@@ -30,14 +31,16 @@ def run(settings: Settings, report: Report, *, query: str | None, fmt: str = "ta
         settings: where things are.
         report: rows of the answer.
         query: one query; None: what standard input says, or a prompt when that is a terminal.
-        fmt: `table` (the first 100 rows, long lists shortened), `json` or `csv` (all of it).
+        fmt: `table` (the first 100 rows, long lists shortened), `json`, `csv` or `parquet` (all of it).
 
     Raises:
-        ConfigError: no such format.
+        ConfigError: no such format, or parquet onto a terminal.
         NotReady, DataError: as `Lake.query`; at the prompt they are printed instead.
     """
     if fmt not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)} (got {fmt!r})")
+    if fmt == "parquet" and (query is None or sys.stdout.isatty()):
+        raise ConfigError("parquet is not for a terminal: recsys sql 'FROM users' --format parquet > users.parquet")
     with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
         if query is None and not sys.stdin.isatty():
             query = sys.stdin.read()
@@ -73,9 +76,11 @@ def _prompt(lake: Lake, settings: Settings, fmt: str) -> None:
 
 
 def _show(answer: pa.Table, fmt: str) -> None:
-    rows = answer.slice(0, N_SHOWN if fmt == "table" else None).to_pylist()
+    rows = [] if fmt == "parquet" else answer.slice(0, N_SHOWN if fmt == "table" else None).to_pylist()
     if fmt == "json":
         print("[" + ",\n ".join(map(_json, rows)) + "]")
+    elif fmt == "parquet":
+        pq.write_table(answer, sys.stdout.buffer, compression="zstd")
     elif fmt == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(answer.column_names)
