@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from jobs.command import EXIT_CODES, AsJson, Files, Protocol, Version, run_job
+from jobs.command import EXIT_CODES, AsJson, Files, Protocol, Version, run_job, sentence
 from jobs.report import Report
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -152,6 +152,8 @@ def main() -> None:
     """Entry point: an expected error is one sentence and exit code 1, not a traceback."""
     try:
         app()
-    except RecsysError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+    except (RecsysError, OSError) as error:
+        if (said := sentence(error)) is None:
+            raise
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {escape(said)}", highlight=False)
         sys.exit(1)

@@ -1,5 +1,6 @@
 """How a command becomes a job: settings, report, summary or JSON."""
 
+import errno
 import importlib
 import json
 from collections.abc import Callable
@@ -10,9 +11,11 @@ import typer
 from rich.console import Console
 
 from jobs.report import Report
+from recsys.errors import RecsysError
 from recsys.settings import Settings
 
 EXIT_CODES = {"ok": 0, "warning": 3, "critical": 4}  # 1 is an error, 2 a mistyped command
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Files = Annotated[
     list[Path] | None, typer.Option("--suggest", help="Look at a file and print a first mapping; may be repeated.")
@@ -35,3 +38,12 @@ def run_job(
     elif summary:
         report.show(content)
     return content
+
+
+def sentence(error: RecsysError | OSError) -> str | None:
+    """What to say of an expected error; None: it was not expected."""
+    if isinstance(error, RecsysError):
+        return str(error)
+    if error.errno in _NO_SPACE:
+        return f"there is no space left; what was there before is as it was (got {error})"
+    return None

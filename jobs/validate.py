@@ -13,7 +13,7 @@ from expectations.gate import batch_name, compare, refusal, rejections, same_sou
 from expectations.page import shown
 from jobs.quality import judged, write_pages
 from jobs.report import Report
-from recsys.atomic import write_json
+from recsys.atomic import restored, write_json
 from recsys.errors import GateFailed
 from recsys.lake import Lake, read_source, staging
 from recsys.quality import check, conform, data_docs, split, worst
@@ -40,6 +40,7 @@ def run(settings: Settings, report: Report, *, accept_drift: bool = False) -> No
         GateFailed: a table has too few good rows, or the batch differs too much from the last one; the lake stays as
             it was, the page says why.
     """
+    restored(settings.landing)
     files = {name: settings.landing / f"{name}.parquet" for name in SUITES}
     for name, path in files.items():
         conform(path, TABLES[name])

@@ -41,11 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; it becomes `path` when the block ends without an error.
 
-    An older folder of that name is removed first, so between the two the name is free for a moment: use it for
-    folders whose name says what is in them (a version), and point to them with a file written by `replacing`.
+    An older folder of that name steps aside for it. Killed between the two renames, `restored` puts it back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
+    aside, old = _aside(path), _old(path)
+    restored(path)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
@@ -53,11 +53,29 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         for file in aside.rglob("*"):
             if file.is_file():
                 _flush(file)
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            path.replace(old)
         aside.replace(path)
         _flush(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        restored(path)
+
+
+def restored(path: Path) -> Path:
+    """A folder that `replacing_folder` writes, put back if its replacement was killed half-way."""
+    old = _old(path)
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.replace(path)
+    return path
+
+
+def _old(path: Path) -> Path:
+    return path.parent / f".{path.name}.old"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

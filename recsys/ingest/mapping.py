@@ -45,6 +45,7 @@ class Events(_Table):
     rating: str | None = Field(default=None, description="column of a rating")
     rating_scale: tuple[float, float] = (1.0, 5.0)
     category: str | None = Field(default=None, description="column of the place's category, as of the event")
+    category_separator: str | None = Field(default=None, description="what stands between several in one text")
     latitude: str | None = None
     longitude: str | None = None
 
@@ -54,7 +55,8 @@ class Places(_Table):
 
     id: str
     name: str | None = None
-    category: str | None = None
+    category: str | None = Field(default=None, description="column of a category, or of a list of them")
+    category_separator: str | None = Field(default=None, description="what stands between several in one text")
     group: str | None = Field(default=None, description="column of a coarser category")
     price: str | None = Field(default=None, description="column of a price band, 0 to 4")
     neighborhood: str | None = None

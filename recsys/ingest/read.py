@@ -18,6 +18,7 @@ CREATE TABLE users (source INTEGER, user VARCHAR, name VARCHAR);
 CREATE TABLE friendships (source INTEGER, a VARCHAR, b VARCHAR, known VARCHAR, since TIMESTAMPTZ);
 CREATE TABLE rejects (source VARCHAR, section VARCHAR, file VARCHAR, row BIGINT, reason VARCHAR, content VARCHAR);
 """
+NAMES: Final = "string_split(category, chr(31))"  # a place's categories, kept as one text
 _TEXT_TIME: Final = r"(Z|[+-]\d\d(:?\d\d)?)$"  # ends in an offset, after a time of day
 _NUMBERS: Final = (
     "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT",
@@ -97,6 +98,21 @@ class _Section:
         column = self.column(key)
         return "NULL::VARCHAR" if column is None else f"nullif(trim({column}::VARCHAR), '')"
 
+    def categories(self) -> str:
+        """The names of a category column as one text, `NAMES` apart; NULL where there are none."""
+        assert isinstance(self.table, Events | Places)
+        column, separator = self.column("category"), self.table.category_separator
+        if column is None:
+            return "NULL::VARCHAR"
+        if self.columns[str(self.table.category)].endswith("[]"):
+            names = f"{column}::VARCHAR[]"
+        elif separator:
+            names = f"string_split({column}::VARCHAR, {text(separator)})"
+        else:
+            return self.words("category")
+        blank = "lambda name: coalesce(trim(name), '') != ''"
+        return f"nullif(array_to_string(list_transform(list_filter({names}, {blank}), lambda n: trim(n)), chr(31)), '')"
+
     def number(self, key: str) -> str:
         """A number, or NULL where nothing is mapped."""
         column = self.column(key)
@@ -169,7 +185,7 @@ def _events(bench: Workbench, mapping: Mapping, number: int, source: Source, now
     user, place, ts = raw.identifier("user"), raw.identifier("place"), raw.moment("time", source.timezone)
     kind, rating = raw.column("kind"), raw.number("rating")
     others = [raw.number(key) for key in ("dwell", "latitude", "longitude")]
-    category = raw.words("category")
+    category = raw.categories()
     ours = text(table.default_kind)
     if kind is not None:
         known = [*table.kinds, *("view", "like", "save", "share", "attended")]
@@ -204,7 +220,7 @@ def _places(bench: Workbench, mapping: Mapping, number: int, source: Source, tab
     place = raw.identifier("id")
     raw.must_have(source, "places", "id", place)
     _distinct(raw, source, "places", place)
-    words = ", ".join(raw.words(k) for k in ("name", "category", "group"))
+    words = ", ".join((raw.words("name"), raw.categories(), raw.words("group")))
     price = f"least(greatest(round({raw.number('price')}), 0), 4)::INTEGER"
     bench.run(
         f"INSERT INTO places SELECT {number}, {place}, {words}, {price}, {raw.words('neighborhood')}, "

@@ -1,7 +1,13 @@
 """A team's own files, with the real world's dirt, to landed tables that pass the gate."""
 
+import errno
 import gzip
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,17 +19,20 @@ import pytest
 from rich.console import Console
 
 from expectations import SIZES_SQL, SUITES, Bounds
-from jobs import protocols
+from jobs import protocols, validate
+from jobs.command import sentence
 from jobs.report import Report
+from recsys.atomic import restored
 from recsys.errors import ConfigError, DataError
-from recsys.ingest.land import Landed, clustered, land
+from recsys.ingest.derive import clustered
+from recsys.ingest.land import Landed, land
 from recsys.ingest.mapping import read_mapping
 from recsys.ingest.suggest import suggest
 from recsys.lake import Lake, read_source
 from recsys.profiles import views
 from recsys.quality import check, conform
 from recsys.schemas import TABLES
-from recsys.settings import Settings
+from recsys.settings import ROOT, Settings
 from recsys.taxonomy import read_taxonomy
 from recsys.workbench import Workbench
 
@@ -172,11 +181,8 @@ def test_future_events_change_no_profile_before_them(tmp_path):
         out = tmp_path / name
         ingest(prepared(out / "in", rows=(*ROWS, *more), extra=FRIENDS, friends__csv=friends), out)
         accepted(out)
+        made_views(out)
         with Lake(out) as lake:
-            start, end = lake.horizon()
-            for view, query in views(lake.source()).items():
-                params = {k: v for k, v in (("start", start), ("end", end)) if f"${k}" in query}
-                lake.write(query, out / "features" / f"{view}.parquet", params)
             early = {"until": datetime(2024, 5, 7, tzinfo=UTC)}
             made[name] = {
                 view: lake.query(f"FROM {view} WHERE event_timestamp <= $until ORDER BY ALL", early).to_pylist()
@@ -427,3 +433,208 @@ def test_simple_methods_are_measured_by_a_protocol_on_what_was_ingested(tmp_path
         assert 0 <= found[method]["recall"] <= 1
     with pytest.raises(ConfigError, match=r"--protocol must be one of new, all, friends \(got 'old'\)"):
         protocols.run(settings, report, protocol="old")
+
+
+PLACES = """
+[source.places]
+files = "places.csv"
+id = "id"
+name = "name"
+category = "kinds"
+category_separator = ";"
+"""
+
+
+class TestDirt:
+    """What the real world sends, and what becomes of it, through the gate."""
+
+    def test_ids_that_come_twice_keep_their_first_row(self, tmp_path):
+        twice = "id,name,kinds\ncafe,Cafe,coffee\ncafe,Other,tea\npark,Park,green\n"
+        ingest(prepared(tmp_path / "in", extra=PLACES, places__csv=twice), tmp_path)
+        named = {r["place_id"]: r["name"] for r in rows(tmp_path, "places")}
+        assert named[ids(tmp_path, "places")["a", "cafe"]] == "Cafe"
+        found = pq.read_table(tmp_path / "quarantine/ingest.parquet").to_pylist()
+        assert [(r["file"], r["row"], r["reason"]) for r in found] == [("places.csv", 2, "id appears twice (got cafe)")]
+        assert json.loads(found[0]["content"])["name"] == "Other"
+
+    def test_users_without_events_and_events_without_users(self, tmp_path):
+        extra = '[source.users]\nfiles = "users.csv"\nid = "id"\nname = "name"'
+        ingest(prepared(tmp_path / "in", extra=extra, users__csv="id,name\n7,Seven\nquiet,Quiet\n"), tmp_path)
+        of, found = ids(tmp_path, "users"), {r["user_id"]: r for r in rows(tmp_path, "users")}
+        assert found[of["a", "7"]]["name"] == "Seven"
+        assert found[of["a", "quiet"]]["name"] == "Quiet"
+        assert found[of["a", "u-8"]]["name"] == "User u-8", "known from events alone"
+        assert found[of["a", "quiet"]]["as_of"] == datetime(2024, 5, 1, tzinfo=UTC), "known from the start"
+        assert accepted(tmp_path)["users"] == 4
+
+    @pytest.mark.parametrize("kind", ["separator", "list"])
+    def test_a_place_with_three_categories(self, tmp_path, kind):
+        folder = tmp_path / "in"
+        if kind == "separator":
+            made = prepared(folder, extra=PLACES, places__csv="id,name,kinds\ncafe,Cafe,coffee; cake ;;music\n")
+        else:
+            extra = PLACES.replace("places.csv", "places.jsonl").replace('category_separator = ";"', "")
+            line = json.dumps({"id": "cafe", "name": "Cafe", "kinds": ["coffee", "cake", "", "music"]})
+            made = prepared(folder, extra=extra, places__jsonl=line + "\n")
+        ingest(made, tmp_path)
+        taxonomy = read_taxonomy(tmp_path / "landing")
+        cafe = {r["place_id"]: r for r in rows(tmp_path, "places")}[ids(tmp_path, "places")["a", "cafe"]]
+        weights = dict(zip(taxonomy.tags, cafe["fine_tag_vector"], strict=True))
+        assert {tag: w for tag, w in weights.items() if w} == pytest.approx(
+            dict.fromkeys(("coffee", "cake", "music"), 1 / 3)
+        )
+        assert {taxonomy.categories[i] for i in cafe["category_ids"]} == {"coffee", "cake", "music"}
+        assert [i for i, w in enumerate(cafe["category_one_hot"]) if w] == cafe["category_ids"]
+        assert accepted(tmp_path)["places"] == 3
+
+    def test_a_category_that_changes_is_the_one_known_first(self, tmp_path):
+        """A later event's category must not reach back in time."""
+        later = ("7,cafe,2024-05-09 08:30:00,check in,bar", "7,cafe,2024-05-10 08:30:00,check in,bar")
+        ingest(prepared(tmp_path / "in", rows=(*ROWS, *later)), tmp_path)
+        tags = read_taxonomy(tmp_path / "landing").tags
+        cafe = {r["place_id"]: r for r in rows(tmp_path, "places")}[ids(tmp_path, "places")["a", "cafe"]]
+        assert cafe["fine_tag_vector"][tags.index("coffee")] == 1
+
+    def test_a_negative_dwell_is_quarantined_by_the_gate(self, tmp_path):
+        mapping = MAPPING.replace('category = "kind of place"', 'category = "kind of place"\ndwell = "for"')
+        lines = "\n".join([HEADER + ",for", *(f"{r},{60 if i else -60}" for i, r in enumerate(ROWS))])
+        ingest(prepared(tmp_path / "in", mapping=mapping, events__csv=lines), tmp_path)
+        validated(tmp_path)
+        with Lake(tmp_path) as lake:
+            bad = lake.query("SELECT reason, dwell_time FROM quarantine_interactions").to_pylist()
+            assert bad == [{"reason": "dwell_time is from 0 to 86400 (got -60)", "dwell_time": -60.0}]
+            assert len(lake.query("FROM interactions")) == 4
+
+    def test_a_city_with_three_places(self, tmp_path):
+        """Small is no error: neighborhoods, taxonomy and features are made of what there is."""
+        spots = "id,name,kinds,lat,lon\ncafe,C,coffee,52.5,13.4\npark,P,green,52.6,13.5\nmuseum,M,art,52.4,13.3\n"
+        extra = PLACES + 'latitude = "lat"\nlongitude = "lon"\n'
+        ingest(prepared(tmp_path / "in", extra=extra, places__csv=spots), tmp_path)
+        assert accepted(tmp_path) == {
+            "users": 3, "places": 3, "interactions": 5, "user_user_edges": 0, "friend_labels": 0,
+        }  # fmt: skip
+        made_views(tmp_path)
+        with Lake(tmp_path) as lake:
+            assert lake.query("SELECT count(DISTINCT place_id) AS n FROM place_activity").to_pylist() == [{"n": 3}]
+
+
+def validated(out: Path) -> None:
+    settings = Settings(data_dir=out, _env_file=None)
+    validate.run(settings, Report("validate", settings.reports, Console(quiet=True)))
+
+
+def made_views(out: Path) -> None:
+    with Lake(out) as lake:
+        start, end = lake.horizon()
+        for view, query in views(lake.source()).items():
+            params = {k: v for k, v in (("start", start), ("end", end)) if f"${k}" in query}
+            lake.write(query, out / "features" / f"{view}.parquet", params)
+
+
+class Killed(BaseException):
+    """What no handler may swallow."""
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["nothing there", "an older state"])
+def test_killed_at_any_file_operation_the_landing_is_old_or_new_and_running_again_completes_it(
+    tmp_path, first, monkeypatch
+):
+    """Every operation on files from the n-th on fails, nothing is cleaned up, for every n."""
+    older = prepared(tmp_path / "older", rows=ROWS[:4])
+    newer = prepared(tmp_path / "newer")
+    wanted = []
+    for name, mappings in (("old", [older]), ("new", [newer] if first else [older, newer])):
+        for mapping in mappings:
+            ingest(mapping, tmp_path / name)
+        wanted.append(state(tmp_path / name / "landing"))
+    old, new = wanted
+    seen = []
+    for n in range(1, 80):
+        out = tmp_path / f"killed-{n}"
+        if not first:
+            ingest(older, out)
+        calls, died = iter(range(1, 10_000)), False
+
+        def mortal(real, calls=calls, n=n):
+            def call(*args, **kwargs):
+                if next(calls) >= n:
+                    raise Killed
+                return real(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for operation in ("replace", "unlink", "mkdir"):
+                patch.setattr(Path, operation, mortal(getattr(Path, operation)))
+            patch.setattr("recsys.atomic.shutil.rmtree", mortal(shutil.rmtree))
+            try:
+                ingest(newer, out)
+            except Killed:
+                died = True
+        there = state(restored(out / "landing"))
+        assert there in ([{}, new] if first else [old, new]), f"mixed after {n} operations"
+        seen.append(there == new)
+        ingest(newer, out)
+        assert state(out / "landing") == new
+        assert len(ids(out, "users")) == 3, "nobody got two numbers"
+        if not died:
+            break
+    assert not died
+    assert seen == sorted(seen)
+    assert seen.count(False) > 3
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv = ["recsys", *sys.argv[2:]]
+from jobs.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("job", ["ingest", "validate"])
+def test_a_disk_that_is_full_at_the_largest_file_changes_nothing(tmp_path, job):
+    """A limit on the size of a file is what a process can set for itself; the errors are those of a full disk."""
+    drawn = np.random.default_rng(0).integers([50, 97, 28, 24, 60, 60, 7], size=(8000, 7))
+    drawn += [0, 0, 1, 0, 0, 0, 0]
+    many = [f"{u},p{p},2024-05-{d:02} {h:02}:{m:02}:{s:02},check in,k{k}" for u, p, d, h, m, s, k in drawn]
+    mapping = prepared(tmp_path / "in")
+    env = {**os.environ, "RECSYS_DATA_DIR": str(tmp_path)}
+    commands = {"ingest": ["ingest", str(mapping)], "validate": ["validate", "--accept-drift"]}
+
+    def run(job: str, limit: int = 2**40) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", FULL, str(limit), *commands[job]]
+        return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert run("ingest").returncode == run("validate").returncode == 0
+    prepared(tmp_path / "in", rows=many)
+    if job == "validate":
+        assert run("ingest").returncode == 0
+    folders = ("landing", "lake", "quarantine")
+    before = {name: state(tmp_path / name) for name in folders}
+    done = run(job, limit=20_000)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert re.search(r"File too large|no space left", " ".join(done.stderr.split())), done.stderr
+    assert {name: state(tmp_path / name) for name in folders} == before
+    assert run(job).returncode == 0
+    assert len(rows(tmp_path, "interactions")) > 3000
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_a_disk_that_is_full_at_any_write_changes_nothing(tmp_path, at, monkeypatch):
+    ingest(prepared(tmp_path / "in", rows=ROWS[:4]), tmp_path)
+    before, calls = state(tmp_path / "landing"), iter(range(1, 100))
+
+    def full(path: Path) -> None:
+        if next(calls) >= at:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    mapping = prepared(tmp_path / "in")
+    monkeypatch.setattr("recsys.atomic._flush", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        ingest(mapping, tmp_path)
+    assert "there is no space left; what was there before is as it was" in str(sentence(caught.value))
+    assert state(tmp_path / "landing") == before
