@@ -3,7 +3,6 @@
 import importlib
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from jobs.command import EXIT_CODES, AsJson, Files, Protocol, Version, run_job, sentence
+from jobs.command import EXIT_CODES, AsJson, Files, Protocol, Until, Version, run_job, sentence
 from jobs.report import Report
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -63,18 +62,15 @@ def quality(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def materialize(
-    until: Annotated[datetime | None, typer.Option(help="As of this midnight, UTC; default: end of the data.")] = None,
-    as_json: AsJson = False,
-) -> None:
+def materialize(until: Until = None, as_json: AsJson = False) -> None:
     """Compute the feature views, `feast apply`, and fill the online store."""
     run_job("materialize", as_json, until=until)
 
 
 @app.command()
-def train(as_json: AsJson = False) -> None:
-    """Train on point-in-time snapshots and write a model version."""
-    run_job("train", as_json)
+def train(until: Until = None, as_json: AsJson = False) -> None:
+    """Train on point-in-time snapshots and write a model version; with --until, one that looks back."""
+    run_job("train", as_json, until=until)
 
 
 @app.command()
@@ -83,9 +79,9 @@ def evaluate(
     protocol: Protocol = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a version on the test weeks, beside simple methods and the oracle."""
+    """Measure a version on the test weeks, beside simple methods and the oracle, or by a protocol."""
     if protocol:
-        run_job(f"evaluate-{protocol}", as_json, module="protocols", summary=False, protocol=protocol)
+        run_job(f"evaluate-{protocol}", as_json, module="protocols", summary=False, protocol=protocol, version=version)
     else:
         run_job("evaluate", as_json, version=version)
 

@@ -4,6 +4,7 @@ import errno
 import importlib
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON o
 Files = Annotated[
     list[Path] | None, typer.Option("--suggest", help="Look at a file and print a first mapping; may be repeated.")
 ]
-Protocol = Annotated[str | None, typer.Option(help="Simple methods alone, by a protocol: new, all or friends.")]
+Protocol = Annotated[
+    str | None, typer.Option(help="Simple methods, and a --version made with train --until: new, all or friends.")
+]
+Until = Annotated[datetime | None, typer.Option(help="As of this midnight, UTC; default: end of the data.")]
 Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
 
 

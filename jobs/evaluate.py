@@ -4,15 +4,11 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from jobs.opened import load_model, opened
 from jobs.oracle import Oracle, friend_aucs, known_truth
 from jobs.report import Report
-from jobs.train import opened
-from recsys.artifacts import open_artifact, versions
-from recsys.errors import NotReady
+from recsys.artifacts import newest, open_artifact
 from recsys.lake import read_source
-from recsys.models.config import ModelConfig
-from recsys.models.model import RecModel
-from recsys.models.ranker import MODEL
 from recsys.settings import Settings
 from recsys.training.evaluation import METRICS, Evaluation, evaluate
 from recsys.training.inputs import prepare
@@ -28,12 +24,8 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
         NotReady: there is no version, or no lake.
         ArtifactError: the version is damaged, or was trained with another taxonomy than the lake's.
     """
-    there = versions(settings.artifacts)
-    if not there:
-        raise NotReady("no model version yet: run `recsys train`")
-    artifact = open_artifact(settings.artifacts, version or there[-1])
-    model = RecModel(ModelConfig.from_dict(artifact.manifest["config"]["model"]))
-    model.load_state_dict(artifact.tensors(MODEL))
+    artifact = open_artifact(settings.artifacts, version or newest(settings.artifacts))
+    model = load_model(artifact)
     truth = known_truth(settings, read_source(settings.lake))
     with opened(settings) as (lake, store):
         artifact.require_taxonomy(lake.taxonomy())
@@ -41,7 +33,7 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
         with report.stage("snapshot at the cut"):
             prepared = prepare(take_snapshot(lake, store, *split.test), model.config)
     with report.stage("evaluate"):
-        result = evaluate(model.eval(), prepared, beside=[Oracle(truth, prepared)] if truth else [])
+        result = evaluate(model, prepared, beside=[Oracle(truth, prepared)] if truth else [])
     report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
     report["places"] = {name: {m: round(v, 5) for m, v in row.items()} for name, row in result.rows.items()}
     report["model_minus_popularity"] = result.difference

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from expectations import SIZES_SQL, VIEW_SUITES, Bounds
 from expectations.gate import rejections
+from jobs.opened import midnight
 from jobs.quality import judged, write_pages
 from jobs.report import Report
 from jobs.services import ensure
-from recsys.errors import ConfigError, DataError, GateFailed
+from recsys.errors import DataError, GateFailed
 from recsys.features import FeatureStore
 from recsys.lake import Lake, staging
 from recsys.online import PAIR_TTL
@@ -48,9 +49,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
     with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
         start, end = lake.horizon()
         if until is not None:
-            end = until.astimezone(UTC) if until.tzinfo else until.replace(tzinfo=UTC)
-            if end.time() != datetime.min.time():
-                raise ConfigError(f"--until must be a midnight, UTC (got {until.isoformat()})")
+            end = midnight("--until", until, start, end)
         report["until"] = end.isoformat()
         ensure(settings)
         store = FeatureStore(settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url)

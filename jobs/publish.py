@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.report import Report
-from recsys.artifacts import open_artifact, versions
-from recsys.errors import NotReady
+from recsys.artifacts import newest, open_artifact
 from recsys.index import Vectors, open_index
 from recsys.settings import Settings
 from recsys.taxonomy import read_taxonomy
@@ -23,10 +22,7 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
         NotReady: there is no version.
         ArtifactError: the version is damaged, or was trained with another taxonomy than the lake's.
     """
-    there = versions(settings.artifacts)
-    if not there:
-        raise NotReady("no model version yet: run `recsys train`")
-    artifact = open_artifact(settings.artifacts, version or there[-1])
+    artifact = open_artifact(settings.artifacts, version or newest(settings.artifacts))
     if settings.lake.exists():  # it may be published where no data are
         artifact.require_taxonomy(read_taxonomy(settings.lake))
     users, places = artifact.table("users"), artifact.table("places")

@@ -4,16 +4,14 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 
+from jobs.opened import midnight, opened
 from jobs.report import Report
 from recsys.artifacts import Artifact, open_artifact, save_artifact, versions
-from recsys.features import FeatureStore
 from recsys.lake import Lake
 from recsys.settings import ROOT, Settings
 from recsys.training.evaluation import embed
@@ -35,11 +33,23 @@ _SOURCES = (
 )
 
 
-def run(settings: Settings, report: Report) -> None:
-    """Train a version, unless the same data, configuration and code have made one already."""
+def run(settings: Settings, report: Report, *, until: datetime | None = None) -> None:
+    """Train a version, unless the same data, configuration and code have made one already.
+
+    Args:
+        settings: where things are.
+        report: the version, its epochs and its validation figures.
+        until: look back: a version that knows only what happened before this midnight, UTC. It is measured by
+            `recsys evaluate --protocol … --version …` and never published by default.
+
+    Raises:
+        ConfigError: `until` is no midnight of the data's days.
+        DataError: there are fewer than five weeks.
+    """
     config = TrainConfig(seed=settings.seed, max_epochs=settings.epochs, threads=settings.threads)
     with opened(settings) as (lake, store):
-        start, end = lake.horizon()
+        start, last_day = lake.horizon()
+        end = last_day if until is None else midnight("--until", until, start, last_day)
         split = split_weeks(start, end)
         data = lake.fingerprint()
         name = json.dumps([data, end.isoformat(), config.to_dict(), _code()], sort_keys=True)
@@ -70,6 +80,7 @@ def run(settings: Settings, report: Report) -> None:
         manifest = {
             "created_at": datetime.now(UTC).isoformat(),
             "until": end.isoformat(),
+            "backtest": end < last_day,
             "taxonomy": lake.taxonomy().to_dict(),
             "synthetic": bool(lake.source().get("synthetic", False)),
             "git_commit": _commit(),
@@ -84,17 +95,6 @@ def run(settings: Settings, report: Report) -> None:
     artifact = save_artifact(settings.artifacts, version, manifest, tables=tables, tensors=out.tensors)
     checkpoint.unlink(missing_ok=True)
     _figures(report, artifact)
-
-
-@contextmanager
-def opened(settings: Settings) -> Iterator[tuple[Lake, FeatureStore]]:
-    """The lake and the feature store, closed at the end."""
-    store = FeatureStore(settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url)
-    with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
-        try:
-            yield lake, store
-        finally:
-            store.close()
 
 
 def _source_ids(lake: Lake) -> dict[str, pa.Table]:

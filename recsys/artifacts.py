@@ -165,12 +165,30 @@ def versions(root: Path) -> list[str]:
     return [f.name for f in sorted(found, key=lambda f: (_created(f / MANIFEST), f.name))]
 
 
-def _created(path: Path) -> str:
-    """When, by the manifest; a damaged one sorts first, and opening it says what is wrong."""
+def newest(root: Path) -> str:
+    """The version that was made last; one that was made to look back (`train --until`) never is.
+
+    Raises:
+        NotReady: there is none.
+    """
+    there = [v for v in versions(root) if not _manifest(root / v / MANIFEST).get("backtest")]
+    if not there:
+        raise NotReady("no model version yet: run `recsys train`")
+    return there[-1]
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What a manifest says; nothing where it is damaged: opening the version says what is wrong."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["created_at"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _created(path: Path) -> str:
+    """When, by the manifest; a damaged one sorts first."""
+    return str(_manifest(path).get("created_at", ""))
 
 
 def _check_name(version: str) -> None:

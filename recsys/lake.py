@@ -207,6 +207,7 @@ class Lake:
     def _open(self, files: Mapping[str, Path] | None = None) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config=self._config)
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # it goes to standard output, as answers do
         for name, path in {**self._files(), **(files or {})}.items():
             try:
                 connection.execute(f"CREATE VIEW {_name(name)} AS SELECT * FROM read_parquet({_text(path)})")

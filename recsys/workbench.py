@@ -51,6 +51,7 @@ class Workbench:
             }
         )
         self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET enable_progress_bar = false")  # it goes to standard output, as a report does
 
     def __enter__(self) -> Self:
         return self

@@ -101,7 +101,7 @@ def places_task(
     if len(set(sizes)) > 1 or not sizes[0]:
         raise DataError(f"visits need as many users as places and moments, at least one (got {sizes})")
     if cut is None:
-        cut = int(np.ceil(np.quantile(moment, quantile)))
+        cut = cut_at(moment, quantile)
     train = moment < cut
     shape = (max(n_users, int(user.max()) + 1), max(n_places, int(place.max()) + 1))
     visits = incidence(user[train], place[train], shape)
@@ -125,6 +125,11 @@ def places_task(
         train_moment=moment[train],
         visits=visits,
     )
+
+
+def cut_at(moment: Ints, quantile: float = 0.8) -> int:
+    """The first moment of the test: so large a share of the visits is before it."""
+    return int(np.ceil(np.quantile(moment, quantile)))
 
 
 def friends_task(

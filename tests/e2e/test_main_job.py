@@ -128,6 +128,25 @@ def test_status_and_sql_tell_what_is_there(installed: Installation):
     assert "Traceback" not in refused.stderr
 
 
+def test_a_version_that_looks_back_stands_in_a_protocols_table(installed: Installation):
+    live = installed.report("publish")["version"]
+    back = json.loads(installed.run("train", "--until", "2024-02-26", "--json").stdout)["version"]
+    found = json.loads(installed.run("evaluate", "--protocol", "new", "--version", back, "--json").stdout)
+    for city, rows in found["cities"].items():
+        assert found["cuts"][city] > "2024-02-26"
+        assert 0 < rows["model"]["recall"] <= 1, city
+        assert rows["model"].keys() == rows["popularity"].keys()
+    refused = installed.run("evaluate", "--protocol", "new", "--version", live, check=False)
+    assert refused.returncode == 1
+    said = " ".join(refused.stderr.split())
+    assert f"--version {live} knows what happened up to 2024-03-25, and the test of" in said
+    assert json.loads(installed.run("publish", "--json").stdout)["version"] == live, (
+        "the one that looks back is not newest"
+    )
+    wrong = installed.run("train", "--until", "2025-01-01", check=False)
+    assert "--until must be a midnight, UTC, after 2024-01-01 and up to 2024-03-25" in " ".join(wrong.stderr.split())
+
+
 def test_places_of_the_asked_city_only_ten_distinct_and_the_same_again(client: httpx.Client, installed: Installation):
     places = {p["place_id"]: p for p in pq.read_table(installed.data / "lake" / "places.parquet").to_pylist()}
     request = {"user_id": 5, "city_id": 2, "top_k": 10}
