@@ -1,10 +1,10 @@
-"""How a command becomes a job: settings, report, summary or JSON."""
+"""How a command becomes a job: settings, report, summary or JSON; and what its options and errors mean."""
 
 import errno
 import importlib
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from jobs.report import Report
-from recsys.errors import RecsysError
+from recsys.errors import ConfigError, RecsysError
 from recsys.settings import Settings
 
 EXIT_CODES = {"ok": 0, "warning": 3, "critical": 4}  # 1 is an error, 2 a mistyped command
@@ -51,3 +51,17 @@ def sentence(error: RecsysError | OSError) -> str | None:
     if error.errno in _NO_SPACE:
         return f"there is no space left; what was there before is as it was (got {error})"
     return None
+
+
+def midnight(option: str, moment: datetime, low: datetime, high: datetime) -> datetime:
+    """A moment given on the command line as a midnight in UTC, in (low, high].
+
+    Raises:
+        ConfigError: names the option and what was given.
+    """
+    utc = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if utc.time() != datetime.min.time() or not low < utc <= high:
+        raise ConfigError(
+            f"{option} must be a midnight, UTC, after {low:%Y-%m-%d} and up to {high:%Y-%m-%d} (got {utc})"
+        )
+    return utc

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from expectations import SIZES_SQL, VIEW_SUITES, Bounds
 from expectations.gate import rejections
-from jobs.opened import midnight
+from jobs.command import midnight
 from jobs.quality import judged, write_pages
 from jobs.report import Report
 from jobs.services import ensure

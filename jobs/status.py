@@ -20,7 +20,7 @@ from recsys.schemas import TABLES
 from recsys.services import figures
 from recsys.settings import Settings
 
-JOBS = ("generate", "validate", "materialize", "train", "evaluate", "publish")
+JOBS = ("generate", "ingest", "validate", "materialize", "train", "evaluate", "publish")
 
 
 def run(settings: Settings, report: Report) -> None:

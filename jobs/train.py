@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.opened import midnight, opened
+from jobs.command import midnight
+from jobs.opened import opened
 from jobs.report import Report
 from recsys.artifacts import Artifact, open_artifact, save_artifact, versions
 from recsys.lake import Lake
