@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 import numpy as np
@@ -11,14 +11,13 @@ import pyarrow as pa
 from recsys.constants import N_CITIES, N_NEIGHBORHOODS_PER_CITY
 from recsys.errors import DataError
 from recsys.quality import Expectation
-from recsys.schemas import Table
+from recsys.schemas import SKEW, Table
 from recsys.taxonomy import CITY, Widths
 
 TOLERANCE: Final = 1e-5  # of a sum; summed in double, float32 weights of a normalised vector are within 1e-7
 LARGEST: Final = float(np.finfo(np.float32).max)  # a float above it is infinite
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
-SKEW: Final = timedelta(minutes=5)  # how far the clocks of those who write events may be ahead of ours
 
 _BETWEEN: Final = "expect_column_values_to_be_between"
 _PRESENT: Final = "expect_column_values_to_not_be_null"

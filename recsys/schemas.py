@@ -6,6 +6,7 @@ used before it), and names, so that an answer can name a neighbourhood. Timestam
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from recsys.constants import (
 
 Kind = Literal["categories", "tags", "vibes"]
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+SKEW: Final = timedelta(minutes=5)  # how far the clocks of those who write events may be ahead of ours
 
 
 @dataclass(frozen=True)

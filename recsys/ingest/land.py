@@ -20,6 +20,7 @@ from recsys.ingest.derive import make_areas, make_taxonomy
 from recsys.ingest.ids import number
 from recsys.ingest.mapping import Mapping
 from recsys.ingest.read import NAMES, ingested, read_sources
+from recsys.ingest.repeats import tell_apart
 from recsys.schemas import TABLES
 from recsys.workbench import Workbench, text
 
@@ -32,7 +33,10 @@ _VIEW_SECONDS: Final = 30.0
 
 @dataclass(frozen=True)
 class Landed:
-    """What an ingest laid down: rows read and written, new ids, first and last moment."""
+    """What an ingest laid down: rows read and written, new ids, first and last moment.
+
+    `told_apart`: visits that repeat another's pair and moment and count; `merged`: events that share another's row.
+    """
 
     figures: dict[str, Any]
 
@@ -65,6 +69,7 @@ def land(
         bench.write("SELECT * FROM rejects ORDER BY source, section, file, row", rejects)
     if not figures["read"]["events"]:
         raise DataError(f"no event is left: {figures['read']['rejects']:,} rows were rejected (see {rejects})")
+    figures["told_apart"] = tell_apart(bench, mapping)
     say("number ids")
     _sources(bench, mapping)
     figures["new_ids"] = _number(bench, ids)
@@ -88,6 +93,7 @@ def land(
             figures[name] = bench.write(
                 f"SELECT {columns} FROM new_{name} ORDER BY {order}", folder / f"{name}.parquet"
             )
+        figures["merged"] = figures["read"]["events"] - figures["interactions"]
         (folder / "taxonomy.json").write_text(json.dumps(taxonomy, indent=2) + "\n", encoding="utf-8")
         source = {
             "synthetic": False,

@@ -44,10 +44,20 @@ class Events(_Table):
     dwell: str | None = Field(default=None, description="column of seconds")
     rating: str | None = Field(default=None, description="column of a rating")
     rating_scale: tuple[float, float] = (1.0, 5.0)
+    repeats: Literal["count", "merge"] | None = Field(
+        default=None, description="visits of a pair at one moment; unset: they count where all times are whole minutes"
+    )
     category: str | None = Field(default=None, description="column of the place's category, as of the event")
     category_separator: str | None = Field(default=None, description="what stands between several in one text")
     latitude: str | None = None
     longitude: str | None = None
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError(f"must be the lowest rating, then the highest (got {list(value)})")
+        return value
 
 
 class Places(_Table):
@@ -134,7 +144,10 @@ class Mapping(_Section):
         found: list[Path] = []
         for pattern in patterns:
             path = Path(pattern) if Path(pattern).is_absolute() else self.folder / pattern
-            matched = sorted(path.parent.glob(path.name))
+            root = Path(path.anchor)
+            # a name with brackets may be that of a file, which a glob would not find
+            matches = [path] if path.is_file() else sorted(root.glob(str(path.relative_to(root))))
+            matched = [match for match in matches if match.is_file()]
             if not matched:
                 raise ConfigError(f"files: nothing matches {pattern!r} (looked in {path.parent.resolve()})")
             found += matched

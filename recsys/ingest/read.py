@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from recsys.errors import DataError
 from recsys.ingest.mapping import Events, Friendships, Mapping, Places, Source, Users, _Table
+from recsys.schemas import SKEW
 from recsys.workbench import Workbench, quoted, reading, text
 
 _TABLES: Final = """
@@ -32,7 +33,7 @@ def read_sources(bench: Workbench, mapping: Mapping, now: datetime | None) -> No
     Args:
         bench: gets the five tables.
         mapping: what to read.
-        now: events after it are rejected; None: any moment will do.
+        now: events after it, but for a little skew of clocks, are rejected; None: any moment will do.
 
     Raises:
         ConfigError: a pattern that matches no file.
@@ -41,6 +42,8 @@ def read_sources(bench: Workbench, mapping: Mapping, now: datetime | None) -> No
     """
     for statement in _TABLES.split(";\n")[:-1]:
         bench.run(statement)
+    # a relative path in a query starts where the mapping lies, as those of `files` do
+    bench.run(f"SET file_search_path = {text(str(mapping.folder.resolve()))}")
     for number, source in enumerate(mapping.source):
         _events(bench, mapping, number, source, now)
         if source.places:
@@ -58,7 +61,7 @@ class _Section:
         self.bench, self.table = bench, table
         self.where = f"{source.name}.{name}"
         if table.query is not None:
-            self.file, relation = "query", f"({table.query})"
+            self.file, relation = "query", f"({table.query.strip().rstrip(';')}\n)"
         else:
             files = mapping.files(table)
             self.file, relation = _named(files), reading(files, table.encoding)
@@ -151,9 +154,10 @@ class _Section:
         if type_ != "VARCHAR":
             raise DataError(f"{self.where}.{key}: column {column} must be a moment (got {type_})")
         zoned = f"regexp_matches(trim({column}), {text(_TEXT_TIME)}) AND contains({column}, ':')"
+        # what is no moment at all is rejected later, by its row
         found = self.bench.rows(
-            f"SELECT count(*) FILTER ({zoned}) AS zoned, count({column}) AS given, "
-            f"min(_row) FILTER (NOT ({zoned})) AS first FROM raw"
+            f"SELECT count(*) FILTER ({zoned}) AS zoned, count(*) AS given, min(_row) FILTER (NOT ({zoned})) AS first "
+            f"FROM raw WHERE try_cast({column} AS TIMESTAMPTZ) IS NOT NULL"
         )[0]
         if 0 < found["zoned"] < found["given"]:
             raise DataError(
@@ -199,13 +203,15 @@ def _events(bench: Workbench, mapping: Mapping, number: int, source: Source, now
             raise DataError(f'{raw.where}.kinds: what is an event of this name? (got {said}): map it, or to "ignore"')
         cases = " ".join(f"WHEN {text(name)} THEN {text(k)}" for name, k in table.kinds.items())
         ours = (
-            f"CASE {kind}::VARCHAR {cases} ELSE coalesce({kind}::VARCHAR, {ours}) END" if cases else f"{kind}::VARCHAR"
+            f"CASE {kind}::VARCHAR {cases} ELSE coalesce({kind}::VARCHAR, {ours}) END"
+            if cases
+            else f"coalesce({kind}::VARCHAR, {ours})"
         )
     for key, value in (("user", user), ("place", place), ("time", ts)):
         raw.must_have(source, "events", key, value)
     if now is not None:
         reason = f"concat('time is in the future (got ', {ts}, ')')"
-        raw.reject(source, "events", f"{ts} > {text(now.isoformat())}::TIMESTAMPTZ", reason)
+        raw.reject(source, "events", f"{ts} > {text((now + SKEW).isoformat())}::TIMESTAMPTZ", reason)
     low, high = table.rating_scale
     stars = f"1 + 4 * ({rating} - {low}) / {high - low}"
     bench.run(
@@ -242,7 +248,10 @@ def _friendships(bench: Workbench, mapping: Mapping, number: int, source: Source
     for key, value in (("a", a), ("b", b)):
         raw.must_have(source, "friendships", key, value)
     raw.reject(source, "friendships", f"{a} = {b}", f"concat('nobody is their own friend (got ', {a}, ')')")
-    since = raw.moment("since", source.timezone) if table.since else "NULL::TIMESTAMPTZ"
+    since = "NULL::TIMESTAMPTZ"
+    if table.since:
+        since = raw.moment("since", source.timezone)
+        raw.must_have(source, "friendships", "since", since)
     bench.run(f"INSERT INTO friendships SELECT {number}, {a}, {b}, {text(table.known)}, {since} FROM raw")
 
 

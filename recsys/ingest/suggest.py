@@ -93,8 +93,9 @@ def suggest(bench: Workbench, files: Sequence[Path]) -> str:
                 "kinds = { " + ", ".join(f'"{r["name"]}" = "{_guess(r["name"])}"' for r in names[:_OFTEN]) + " }"
             )
         if kind == "friendships" and "since" not in found:
+            known = "end" if "after" in path.stem.lower() else "start"
             lines.append(
-                'known = "start"  # nothing says since when: known before all events ("start") or after ("end")'
+                f'known = "{known}"  # nothing says since when: known before all events ("start") or after ("end")'
             )
         parts[kind] += ["", "[[source.friendships]]" if kind == "friendships" else f"[source.{kind}]", *lines]
     if not parts["events"]:

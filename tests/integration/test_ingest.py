@@ -118,6 +118,54 @@ def test_rows_are_what_the_files_say(tmp_path):
     assert read_source(tmp_path / "landing")["derived"] is True
 
 
+COARSE = (
+    "7,cafe,2024-05-01 08:00:00,check in,coffee",
+    "7,cafe,2024-05-01 08:00:00,check in,coffee",
+    "7,cafe,2024-05-01 08:00:00,check in,coffee",
+    "7,cafe,2024-05-01 08:00:00,view,coffee",
+    "7,cafe,2024-05-01 08:00:00,like,coffee",
+    "7,cafe,2024-05-01 08:00:00,like,coffee",
+    "u-8,cafe,2024-05-01 08:00:00,check in,coffee",
+)
+
+
+class TestRepeats:
+    """Visits of a pair at one moment: counted where the clock is too coarse to tell them apart, else one event."""
+
+    def test_where_times_are_whole_minutes_every_visit_counts_and_what_belongs_to_it_stays(self, tmp_path):
+        figures = ingest(prepared(tmp_path / "in", rows=COARSE), tmp_path).figures
+        user, place = ids(tmp_path, "users"), ids(tmp_path, "places")
+        assert (figures["told_apart"], figures["merged"]) == (2, 3)
+        start = datetime(2024, 5, 1, 6, tzinfo=UTC)
+        found = {(r["user_id"], r["timestamp"]): r for r in rows(tmp_path, "interactions")}
+        seven = [found[user["a", "7"], start + timedelta(microseconds=i)] for i in range(3)]
+        assert [(r["attended"], r["num_likes"]) for r in seven] == [(True, 2), (True, 0), (True, 0)]
+        assert {r["time_of_day_bucket"] for r in seven} == {0}
+        assert [r["place_id"] for r in found.values()] == [place["a", "cafe"]] * 4
+        assert accepted(tmp_path)["interactions"] == 4
+
+    def test_a_clock_with_seconds_says_that_it_is_one_event_sent_twice(self, tmp_path):
+        fine = "u-8,cafe,2024-05-01 08:00:01,check in,coffee"
+        figures = ingest(prepared(tmp_path / "in", rows=(*COARSE, fine)), tmp_path).figures
+        assert (figures["told_apart"], figures["merged"], figures["interactions"]) == (0, 5, 3)
+
+    @pytest.mark.parametrize(("said", "interactions"), [("count", 5), ("merge", 3)])
+    def test_the_mapping_has_the_last_word(self, tmp_path, said, interactions):
+        fine = ("u-8,cafe,2024-05-01 08:00:01,check in,coffee",) if said == "count" else ("8,cafe,2024-05-02,view,art",)
+        made = prepared(tmp_path / "in", rows=(*COARSE, *fine), extra=f'repeats = "{said}"')
+        assert ingest(made, tmp_path).figures["interactions"] == interactions
+
+    def test_the_order_of_the_rows_changes_nothing(self, tmp_path):
+        mapping = MAPPING.replace('category = "kind of place"', 'category = "kind of place"\ndwell = "for"')
+        lines = [f"{row},{60 * i}" for i, row in enumerate(COARSE)]
+        for name, ordered in (("one", lines), ("other", lines[::-1])):
+            out = tmp_path / name
+            ingest(prepared(out / "in", mapping=mapping, events__csv="\n".join([HEADER + ",for", *ordered])), out)
+        assert state(tmp_path / "one" / "landing") == state(tmp_path / "other" / "landing")
+        dwell = [r["dwell_time"] for r in rows(tmp_path / "one", "interactions")]
+        assert dwell == [300.0, 60.0, 120.0, 360.0], "each visit has its own"
+
+
 def accepted(out: Path) -> dict[str, int]:
     source, widths = read_source(out / "landing"), read_taxonomy(out / "landing").widths
     (out / "lake").mkdir(exist_ok=True)
@@ -219,6 +267,71 @@ def test_rows_that_cannot_be_told_apart_or_dated_are_quarantined_with_a_reason(t
     assert len(rows(tmp_path, "interactions")) == 5
 
 
+def test_a_moment_that_is_none_is_quarantined_also_where_the_others_have_a_zone(tmp_path):
+    zoned = [f"7,cafe,2024-05-0{d}T08:30:00+02:00,view,coffee" for d in (1, 2)]
+    ingest(prepared(tmp_path / "in", rows=(*zoned, "7,cafe,yesterday,view,coffee")), tmp_path)
+    found = pq.read_table(tmp_path / "quarantine" / "ingest.parquet").to_pylist()
+    assert [(r["row"], r["reason"]) for r in found] == [(3, "time is missing or no moment (got yesterday)")]
+    assert {r["timestamp"].hour for r in rows(tmp_path, "interactions")} == {6}
+
+
+def test_a_friendship_without_its_date_is_not_taken_to_be_an_old_one(tmp_path):
+    friends = "x,y,from\n7,u-8,2024-05-02\n7,z,\nu-8,z,soon\n"
+    extra = FRIENDS + 'since = "from"\n'
+    ingest(prepared(tmp_path / "in", extra=extra, friends__csv=friends), tmp_path)
+    found = pq.read_table(tmp_path / "quarantine" / "ingest.parquet").to_pylist()
+    assert [r["reason"] for r in found] == [
+        "since is missing or no moment (got nothing)",
+        "since is missing or no moment (got soon)",
+    ]
+    (edge,) = rows(tmp_path, "user_user_edges")
+    assert edge["as_of"] == datetime(2024, 5, 1, 22, tzinfo=UTC), "midnight in Berlin"
+
+
+def test_a_clock_that_is_a_little_ahead_is_not_the_future(tmp_path):
+    """Ingest and gate agree on how much that is."""
+    now = datetime(2024, 5, 7, 10, tzinfo=UTC)
+    ahead = [f"7,cafe,2024-05-07 12:{m:02}:01,view,coffee" for m in (4, 5)]
+    ingest(prepared(tmp_path / "in", rows=(*ROWS, *ahead)), tmp_path, now=now)
+    found = pq.read_table(tmp_path / "quarantine" / "ingest.parquet").to_pylist()
+    assert [r["reason"] for r in found] == ["time is in the future (got 2024-05-07 10:05:01+00)"]
+    validated(tmp_path, now=now)
+    with Lake(tmp_path) as lake:
+        assert len(lake.query("FROM interactions")) == 6
+
+
+def test_an_event_that_does_not_say_its_kind_is_of_the_default_kind(tmp_path):
+    for name, kinds in (("said", 'kinds = {{ "check in" = "attended", "ad" = "ignore" }}'), ("unsaid", "")):
+        mapping = MAPPING.replace('kinds = {{ "check in" = "attended", "ad" = "ignore" }}', kinds)
+        out = tmp_path / name
+        ingest(prepared(out / "in", mapping=mapping, rows=("7,cafe,2024-05-01 08:30:00,,coffee", ROWS[1])), out)
+        assert [r["attended"] for r in rows(out, "interactions")] == [True, False]
+
+
+def test_globs_reach_into_folders_and_a_query_starts_where_the_mapping_lies(tmp_path):
+    ingest(prepared(tmp_path / "in"), tmp_path / "one")
+    for at, month in enumerate(("2024/05/events.csv", "2024/06/events[1].csv")):
+        path = tmp_path / "in" / month
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join([HEADER, *ROWS[at * 3 : (at + 1) * 3 + at]]) + "\n")
+    for name, files in (
+        ("glob", 'files = "2024/*/*.csv"'),
+        ("deep", 'files = "2024/**/*.csv"'),
+        ("named", 'files = ["2024/05/events.csv", "2024/06/events[1].csv"]'),
+        ("query", "query = \"SELECT * FROM read_csv('2024/*/*.csv', all_varchar = true); \""),
+    ):
+        ingest(prepared(tmp_path / "in", mapping=MAPPING.replace('files = "events.csv"', files)), tmp_path / name)
+        assert state(tmp_path / name / "landing") == state(tmp_path / "one" / "landing"), name
+
+
+def truncated(folder: Path) -> Path:
+    mapping = prepared(folder, mapping=MAPPING.replace("events.csv", "events.parquet"))
+    pq.write_table(pa.Table.from_pylist([{"who": str(i)} for i in range(1000)]), folder / "events.parquet")
+    whole = (folder / "events.parquet").read_bytes()
+    (folder / "events.parquet").write_bytes(whole[: len(whole) // 2])
+    return mapping
+
+
 BROKEN: list[tuple[str, Callable[[Path], Path], type[Exception], str]] = [
     (
         "missing column",
@@ -262,9 +375,16 @@ BROKEN: list[tuple[str, Callable[[Path], Path], type[Exception], str]] = [
     ("only a header", lambda f: prepared(f, rows=()), DataError, r"^a\.events: events\.csv holds no row$"),
     (
         "truncated parquet",
-        lambda f: prepared(f, mapping=MAPPING.replace("events.csv", "e.parquet"), e__parquet=b"PAR1\0\0\0\0garbage"),
+        truncated,
         DataError,
-        r"^a\.events: e\.parquet cannot be read: ",
+        r"^a\.events: events\.parquet cannot be read: .*No magic bytes found at end of file '.*events\.parquet'$",
+    ),
+    (
+        "ratings upside down",
+        lambda f: prepared(f, extra="rating_scale = [5, 1]"),
+        ConfigError,
+        r"^mapping\.toml: source\[0\]\.events\.rating_scale: must be the lowest rating, then the highest "
+        r"\(got \[5\.0, 1\.0\]\)$",
     ),
     (
         "no such file",
@@ -518,8 +638,8 @@ class TestDirt:
             assert lake.query("SELECT count(DISTINCT place_id) AS n FROM place_activity").to_pylist() == [{"n": 3}]
 
 
-def validated(out: Path) -> None:
-    settings = Settings(data_dir=out, _env_file=None)
+def validated(out: Path, now: datetime | None = None) -> None:
+    settings = Settings(data_dir=out, now=now, _env_file=None)
     validate.run(settings, Report("validate", settings.reports, Console(quiet=True)))
 
 
