@@ -41,6 +41,7 @@ def run(settings: Settings, report: Report, *, accept_drift: bool = False) -> No
             it was, the page says why.
     """
     restored(settings.landing)
+    Lake(settings.data_dir).close()  # a run that was killed as it accepted: first to its end, then compare with that
     files = {name: settings.landing / f"{name}.parquet" for name in SUITES}
     for name, path in files.items():
         conform(path, TABLES[name])
