@@ -122,12 +122,14 @@ def _number(bench: Workbench, ids: Path) -> dict[str, int]:
     )
     everywhere = "SELECT source, place AS id FROM events UNION SELECT source, place FROM places"
     for kind, query in (("users", everyone), ("places", everywhere)):
-        wanted = f"SELECT s.name AS source, q.id AS source_id FROM ({query}) q JOIN sources s USING (source)"
-        new[kind] = number(bench, kind, wanted, ids)
         one = kind[:-1]
+        bench.run(f"CREATE TABLE {kind}_found AS SELECT s.*, q.id FROM ({query}) q JOIN sources s USING (source)")
+        new[kind] = number(bench, kind, f"SELECT name AS source, id AS source_id FROM {kind}_found", ids)
+        # who has a number from an earlier run and is not in these files is not there
         bench.run(
-            f"CREATE TABLE {one}_of AS SELECT s.source, i.source_id AS {one}, i.id, c.id AS city, s.city AS city_name "
-            f"FROM {kind}_ids i JOIN sources s ON s.name = i.source JOIN cities_ids c ON c.source_id = s.city"
+            f"CREATE TABLE {one}_of AS SELECT f.source, f.id AS {one}, i.id, c.id AS city, f.city AS city_name "
+            f"FROM {kind}_found f JOIN {kind}_ids i ON i.source = f.name AND i.source_id = f.id "
+            "JOIN cities_ids c ON c.source_id = f.city"
         )
     return new
 

@@ -206,6 +206,18 @@ def test_two_runs_change_nothing_and_ids_stay_when_rows_come(tmp_path):
         assert sorted(now.values()) == list(range(len(now)))
 
 
+def test_what_is_gone_from_the_files_is_gone_but_for_its_number(tmp_path):
+    friends = "x,y\nold,older\n"
+    ingest(prepared(tmp_path / "in", extra=FRIENDS, friends__csv=friends), tmp_path)
+    kept = ids(tmp_path, "users"), ids(tmp_path, "places")
+    assert [len(of) for of in kept] == [5, 3]
+    ingest(prepared(tmp_path / "in", rows=ROWS[:2]), tmp_path)
+    assert (ids(tmp_path, "users"), ids(tmp_path, "places")) == kept
+    assert {r["place_id"] for r in rows(tmp_path, "places")} == {kept[1]["a", "cafe"], kept[1]["a", "park"]}
+    assert {r["user_id"] for r in rows(tmp_path, "users")} == {kept[0]["a", "7"]}
+    assert accepted(tmp_path)["places"] == 2
+
+
 def test_the_same_id_in_two_sources_is_two_things(tmp_path):
     second = MAPPING.format(extra="").replace('name = "tiny"', "").replace('"a"', '"b"').replace("Aville", "Beeton")
     ingest(prepared(tmp_path / "in", extra=second.replace("{", "{{").replace("}", "}}") and second), tmp_path)
