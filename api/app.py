@@ -36,6 +36,8 @@ def create_app(settings: Settings, *, ready: state.State | None = None) -> FastA
         app.state.recsys = held
         torch.set_num_threads(1)  # a request scores one small batch: more threads only wait for each other
         try:
+            if held.events is not None:
+                held.events.start()
             await _warm(held)
             yield
         finally:

@@ -15,6 +15,7 @@ from recsys.errors import (
     ArtifactError,
     ConfigError,
     DataError,
+    EventLogUnavailable,
     FeatureStoreUnavailable,
     IndexUnavailable,
     InvalidField,
@@ -40,6 +41,7 @@ _STATUS: tuple[tuple[type[RecsysError], int], ...] = (
 _PART: dict[type[RecsysError], str] = {
     FeatureStoreUnavailable: "the online store did not answer in time",
     IndexUnavailable: "the vector index did not answer in time",
+    EventLogUnavailable: "the event log did not take the events in time",
     Unavailable: "a part did not answer in time",
 }
 

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 MAX_BODY_BYTES: Final = 64 * 1024
+MAX_EVENTS_BYTES: Final = 1024 * 1024
+_MAX_BYTES: Final = {"/events": MAX_EVENTS_BYTES}
 _SANE_ID: Final = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _LOG = structlog.get_logger("access")
 
@@ -56,7 +58,7 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuse a body over `MAX_BODY_BYTES` with 413, stated or streamed, before anything reads it whole."""
+    """Refuse a body over its path's limit with 413, stated or streamed, before anything reads it whole."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -67,9 +69,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         chunks, size, more = [], 0, True
+        limit = _MAX_BYTES.get(scope["path"], MAX_BODY_BYTES)
         stated = Headers(scope=scope).get("content-length", "0")
-        if stated.isdigit() and int(stated) > MAX_BODY_BYTES:
-            await self._refuse(scope, receive, send)
+        if stated.isdigit() and int(stated) > limit:
+            await self._refuse(limit, scope, receive, send)
             return
         while more:
             message = await receive()
@@ -78,8 +81,8 @@ class BodyLimit:
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             more = message.get("more_body", False)
-            if size > MAX_BODY_BYTES:
-                await self._refuse(scope, receive, send)
+            if size > limit:
+                await self._refuse(limit, scope, receive, send)
                 return
         body: Message | None = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
 
@@ -92,10 +95,10 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
         from api.errors import problem
 
-        await problem(413, f"the body must be at most {MAX_BODY_BYTES} bytes")(scope, receive, send)
+        await problem(413, f"the body must be at most {limit} bytes")(scope, receive, send)
 
 
 def add_request_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -7,9 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
+from api.events import take
 from api.middleware import request_id
 from api.page import welcome
 from api.schemas import (
+    EventsRequest,
+    EventsResponse,
     Health,
     PeopleRecommendation,
     PeopleRecommendationRequest,
@@ -103,6 +106,7 @@ async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommen
         ],
         city_id=answer.city_id,
         city_name=answer.city_name,
+        features_age_s=round(answer.features_age_s, 3),
         model_version=engine.version,
         request_id=request_id.get(),
     )
@@ -131,5 +135,17 @@ async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecomm
         city_id=answer.city_id,
         city_name=answer.city_name,
         model_version=engine.version,
+        request_id=request_id.get(),
+    )
+
+
+@router.post("/events", responses=ERRORS, tags=["events"])
+async def events(body: EventsRequest, state: Live) -> EventsResponse:
+    """What people did: on disk when this answers, and in what the next answer is made from."""
+    told = await take(state, body.events)
+    return EventsResponse(
+        **vars(told.receipt),
+        rejected=told.rejected,
+        model_version=state.require().version,
         request_id=request_id.get(),
     )

@@ -1,10 +1,13 @@
 """Requests and answers: the seed's section 6.3; fields are added, never renamed."""
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from recsys.constants import N_TIME_SLOTS
+from recsys.events import Kind
 from recsys.recommend.engine import TOP_K_MAX
 from recsys.taxonomy import MAX_TAGS
 
@@ -24,6 +27,8 @@ _ANY_ID: Final = "our number, or the source's own id as text (`source:id` where 
 City = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Position = Annotated[int, Field(strict=True, ge=0, lt=MAX_TAGS)]  # the live version may know fewer: GET /taxonomy
 Slot = Annotated[int, Field(strict=True, ge=0, lt=N_TIME_SLOTS)]
+_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
+MAX_EVENTS: Final = 1_000  # of one request
 TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX)]
 
 
@@ -31,6 +36,20 @@ class Strict(BaseModel):
     """Unknown fields are refused: a misspelt one must not be silently without effect."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def _is_text(value: Any) -> Any:
+    if not isinstance(value, str) or not _MOMENT.match(value):
+        raise ValueError(f"must be a moment in ISO 8601, like 2024-03-25T18:30:00+07:00 (got {value!r:.40})")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+# The hour is that of the offset which is given: who says when something happened knows the local time.
+Moment = Annotated[datetime, BeforeValidator(_is_text), AfterValidator(_in_utc)]
 
 
 class PlaceRecommendationRequest(Strict):
@@ -81,6 +100,7 @@ class PlaceRecommendationResponse(BaseModel):
     recommendations: list[PlaceRecommendation]
     city_id: int
     city_name: str
+    features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
     model_version: str
     request_id: str
 
@@ -120,6 +140,61 @@ class PeopleRecommendationResponse(BaseModel):
     recommendations: list[PeopleRecommendation]
     city_id: int
     city_name: str
+    model_version: str
+    request_id: str
+
+
+class EventIn(Strict):
+    """One thing that somebody did."""
+
+    id: Annotated[str, Field(strict=True, min_length=1, max_length=200)] = Field(
+        description="yours; what is sent twice under one id counts once"
+    )
+    user_id: AnyId = Field(description=f"who: {_ANY_ID}")
+    place_id: AnyId = Field(description=f"where: {_ANY_ID}")
+    kind: Kind = Field(description="what they did")
+    timestamp: Moment | None = Field(
+        default=None, description="when, ISO 8601, best with the offset of the place's own time; left out: now"
+    )
+    dwell_seconds: Annotated[float, Field(strict=True, ge=0, le=86_400, allow_inf_nan=False)] | None = Field(
+        default=None, description="how long they looked or stayed; left out: 30, or 150 for attend"
+    )
+
+
+class EventsRequest(Strict):
+    """What people did."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {"id": "a-1", "user_id": 42, "place_id": 17, "kind": "view", "dwell_seconds": 12.5},
+                        {"id": "a-2", "user_id": 42, "place_id": 17, "kind": "save"},
+                    ]
+                }
+            ]
+        }
+    )
+
+    events: list[EventIn] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class EventRejected(BaseModel):
+    """One event that was not taken, and why."""
+
+    index: int = Field(description="position in the request, from 0")
+    id: str
+    reason: str
+
+
+class EventsResponse(BaseModel):
+    """What became of the events; what is accepted is on disk."""
+
+    accepted: int
+    duplicates: int = Field(description="taken before, under the same id")
+    rejected: list[EventRejected]
+    online: bool = Field(description="the next answer counts them; false: they count as soon as the online store can")
     model_version: str
     request_id: str
 

@@ -9,14 +9,27 @@ from typing import Final
 import pyarrow as pa
 
 from expectations.rules import Bounds, derived, elements, equal, known, known_since, present, text, unique, within
-from recsys.constants import N_PRICE_BANDS, N_TIME_SLOTS, PLACE_ACTIVITY, USER_ACTIVITY, USER_PLACE, USER_USER
+from recsys.aggregates import (
+    ACTIVITY_HEAD,
+    PAIR_HEAD,
+    PLACE_COUNTERS,
+    RECENT_HEAD,
+    RECENT_PLACES,
+    TIE_STATE,
+    USER_COUNTERS,
+    USER_PLACE,
+    WINDOW_DAYS,
+)
+from recsys.constants import N_PRICE_BANDS, N_TIME_SLOTS
 from recsys.quality import Expectation, Suite
 from recsys.schemas import TIMESTAMP, Column, Kind, Table
 
 _EMPTY = "An empty cell would be served as if it were known to be nothing."
 _WHO = "Features of somebody unknown are read by nobody, and hide that a row went to the wrong one."
 _ONCE = "Two rows of one key and moment: history would take one, the online store perhaps the other."
-_RANGE = "Scaling to [0, 1] is part of the definition; training, Redis and the model hold the same numbers."
+_COUNTS = "Counts and sums of what happened: below zero, or not a number, is a mistake of a definition."
+_LAYOUT = "Positions have meanings; at another length every value would be taken for its neighbour."
+_ORDER = "Windows are cut off the end of the days: out of order they would take the wrong ones."
 _WEIGHTS = "A distribution over the same names as the model's: else the two do not compare."
 _WHERE = "It indexes a table whose size is the data set's own."
 _DAILY = "A day's row is stamped with the midnight after it: at another moment it would hold part of the next day."
@@ -29,8 +42,11 @@ def _id(references: str) -> Column:
     return Column(pa.int64(), "id", low=0, references=references)
 
 
-def _stats(size: int) -> dict[str, Column]:
-    return {"stats": Column(pa.list_(pa.float32()), "scaled", low=0, high=1, length=size)}
+def _state(size: int | None = None) -> dict[str, Column]:
+    return {"state": Column(pa.list_(pa.float64()), "counts and sums so far", low=0, length=size)}
+
+
+_PAIR: Final = _state(len(PAIR_HEAD) + len(USER_PLACE))
 
 
 def _weights(length: Kind | None) -> Column:
@@ -59,7 +75,8 @@ CONTRACTS: Final[Mapping[str, Table]] = {
             },
             "Who a user is and says to like.",
         ),
-        ("user_activity", ("user_id",), {**_USER, **_stats(len(USER_ACTIVITY))}, "What a user did lately."),
+        ("user_activity", ("user_id",), {**_USER, **_state()}, "What a user did lately."),
+        ("user_recent", ("user_id",), {**_USER, **_state()}, "Where a user was or looked lately."),
         (
             "place_profile", ("place_id",),
             {
@@ -74,19 +91,15 @@ CONTRACTS: Final[Mapping[str, Table]] = {
             },
             "What a place is.",
         ),
-        ("place_activity", ("place_id",), {**_PLACE, **_stats(len(PLACE_ACTIVITY))}, "How a place fares lately."),
+        ("place_activity", ("place_id",), {**_PLACE, **_state()}, "How a place fares lately."),
         (
             "user_place", ("user_id", "place_id"),
-            {
-                **_USER, **_PLACE, **_stats(len(USER_PLACE)),
-                "count": Column(pa.int64(), "interactions so far", low=1),
-                "last_at_us": Column(pa.int64(), "microseconds since the epoch", low=0),
-            },
+            {**_USER, **_PLACE, **_PAIR, "so_far": _PAIR["state"]},
             "What a user did at a place so far.",
         ),
         (
             "user_user", ("user_u", "user_v"),
-            {"user_u": _id("users.user_id"), "user_v": _id("users.user_id"), **_stats(len(USER_USER))},
+            {"user_u": _id("users.user_id"), "user_v": _id("users.user_id"), **_state(len(TIE_STATE))},
             "The tie of two users so far.",
         ),
     )
@@ -107,7 +120,7 @@ def _suite(view: str) -> Callable[[Bounds], Suite]:
             if column.references:
                 rules += known(table, name, why=_WHO)
             elif pa.types.is_list(column.type):
-                rules += elements(table, name, bounds, why=_WEIGHTS if column.total else _RANGE)
+                rules += elements(table, name, bounds, why=_WEIGHTS if column.total else _COUNTS)
             elif pa.types.is_string(column.type):
                 rules += text(name, why="Answers call people and places by their names.")
             elif column.low is not None:
@@ -126,20 +139,70 @@ _MIDNIGHT: Final = derived(
     shows=("event_timestamp",),
     max_value=0,
 )
+
+
+def _before(last: str) -> Expectation:
+    return derived(
+        "the last event is before event_timestamp",
+        "last_at_us.ahead",
+        f'epoch_us("event_timestamp") - {last}',
+        why=_PAST,
+        shows=("event_timestamp",),
+        min_value=1,
+    )
+
+
+def _tiles(head: int, width: int, most: int) -> Expectation:
+    """After the head come whole rows, no more than there may be."""
+    rest = f'(len("state") - {head})'
+    return derived(
+        f"state is {head} values and up to {most} x {width}",
+        "state.rest",
+        f"CASE WHEN {rest} BETWEEN 0 AND {most * width} THEN {rest} % {width} ELSE -1 END",
+        why=_LAYOUT,
+        shows=("event_timestamp",),
+        min_value=0,
+        max_value=0,
+    )
+
+
+def _ordered(head: int, width: int) -> Expectation:
+    days = f'list_slice("state", {head + 1}, len("state"), {width})'
+    return derived(
+        "days ascend",
+        "state.unordered",
+        f"({days} != list_sort({days}))::INT",
+        why=_ORDER,
+        shows=("event_timestamp",),
+        max_value=0,
+    )
+
+
+def _activity(counters: int) -> tuple[Expectation, ...]:
+    head, width = len(ACTIVITY_HEAD), 1 + counters
+    return (
+        _MIDNIGHT,
+        _before(f'"state"[{ACTIVITY_HEAD.index("last_at_us") + 1}]'),
+        _tiles(head, width, WINDOW_DAYS + 1),
+        _ordered(head, width),
+    )
+
+
 _EXTRA: Final[Mapping[str, tuple[Expectation, ...]]] = {
     "user_profile": (
         equal("area_ids", "area_weights", 'len("area_weights")', of='len("area_ids")', why="A weight for each area."),
     ),
-    "user_activity": (_MIDNIGHT,),
-    "place_activity": (_MIDNIGHT,),
+    "user_activity": _activity(len(USER_COUNTERS)),
+    "place_activity": _activity(len(PLACE_COUNTERS)),
+    "user_recent": (_MIDNIGHT, _before('"state"[3]'), _tiles(len(RECENT_HEAD), 2, RECENT_PLACES)),
     "user_place": (
         _MIDNIGHT,
+        _before(f'"state"[{PAIR_HEAD.index("last_at_us") + 1}]'),
         derived(
-            "last_at_us is before event_timestamp",
-            "last_at_us.ahead",
-            'epoch_us("event_timestamp") - "last_at_us"',
-            why=_PAST,
-            shows=("last_at_us", "event_timestamp"),
+            "there is at least one interaction",
+            "state.count",
+            f'"state"[{PAIR_HEAD.index("count") + 1}]',
+            why="A pair without one is no edge, and its means would divide by nothing.",
             min_value=1,
         ),
     ),

@@ -1,7 +1,7 @@
 """The feature store, top to bottom: entities → sources → views → services.
 
 Feast runs this file; `recsys.features` runs it too. Vectors and packed statistics are one field each, since every
-field costs a hash field in Redis and a value to decode: the order inside `stats` stands in `recsys.constants`.
+field costs a hash field in Redis and a value to decode: what stands where is in the field's tags.
 A row stamped t uses only events strictly before t.
 """
 
@@ -10,9 +10,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Float32, Int64, String
+from feast.types import Array, Float32, Float64, Int64, String
 
-from recsys.constants import PLACE_ACTIVITY, USER_ACTIVITY, USER_PLACE, USER_USER
+from recsys.aggregates import (
+    ACTIVITY_HEAD,
+    ACTIVITY_TTL,
+    PAIR_HEAD,
+    PLACE_COUNTERS,
+    RECENT_HEAD,
+    TIE_STATE,
+    USER_COUNTERS,
+    USER_PLACE,
+)
 
 # The jobs hand over their data folder; typed by hand, it is RECSYS_DATA_DIR or `data/` beside this folder.
 _DEFAULT = os.environ.get("RECSYS_DATA_DIR") or Path(__file__).resolve().parent.parent / "data"
@@ -35,11 +44,17 @@ def source(view: str) -> FileSource:
     )
 
 
-def stats(names: tuple[str, ...], about: str) -> Field:
-    """One packed float32 field and, in its tags, what stands where."""
+def state(about: str, *names: str, then: tuple[str, ...] = (), field: str = "state") -> Field:
+    """One packed field and, in its tags, what stands where: by position, then what repeats to its end."""
+    tags = {str(i): name for i, name in enumerate(names)}
     return Field(
-        name="stats", dtype=Array(Float32), description=about, tags={str(i): name for i, name in enumerate(names)}
+        name=field, dtype=Array(Float64), description=about, tags=tags | ({"then": ",".join(then)} if then else {})
     )
+
+
+def tags(cadence: str, online: str) -> dict[str, str]:
+    """How often rows come, and which of them are online."""
+    return {"cadence": cadence, "online": online, "made_by": "recsys.aggregates"}
 
 
 # views ---------------------------------------------------------------------------------------------------------------
@@ -60,15 +75,36 @@ user_profile = FeatureView(
     source=source("user_profile"),
     description="Who a user is and says to like.",
     owner=OWNER,
+    tags=tags("when it changes", "all"),
 )
 user_activity = FeatureView(
     name="user_activity",
     entities=[user],
-    ttl=timedelta(days=2),  # one row a day: older than two means that the job did not run
-    schema=[stats(USER_ACTIVITY, "behaviour over rolling windows up to 28 days, scaled to [0, 1]")],
+    # Rows are stamped up to a day after the last event in them: `recsys.aggregates.finish` applies the exact rule.
+    ttl=ACTIVITY_TTL + timedelta(days=1),
+    schema=[
+        state(
+            "what a user did, by day, over the last 28 days; finished as of a moment by recsys.aggregates",
+            *ACTIVITY_HEAD,
+            then=("day", *(c.name for c in USER_COUNTERS)),
+        )
+    ],
     source=source("user_activity"),
-    description="What a user did lately, one row a day.",
+    description="What a user did lately, a row for each day on which they did something.",
     owner=OWNER,
+    tags=tags("daily", "all"),
+)
+user_recent = FeatureView(
+    name="user_recent",
+    entities=[user],
+    ttl=timedelta(0),
+    schema=[
+        state("last places of a user and when, newest first, at most 50", *RECENT_HEAD, then=("place_id", "at_us"))
+    ],
+    source=source("user_recent"),
+    description="Where a user was or looked lately, a row for each day on which they did something.",
+    owner=OWNER,
+    tags=tags("daily", "all"),
 )
 place_profile = FeatureView(
     name="place_profile",
@@ -86,62 +122,69 @@ place_profile = FeatureView(
     source=source("place_profile"),
     description="What a place is.",
     owner=OWNER,
+    tags=tags("when it changes", "all"),
 )
 place_activity = FeatureView(
     name="place_activity",
     entities=[place],
-    ttl=timedelta(days=2),
-    schema=[stats(PLACE_ACTIVITY, "draw over rolling windows up to 28 days, scaled to [0, 1]")],
+    ttl=ACTIVITY_TTL + timedelta(days=1),
+    schema=[
+        state(
+            "what happened at a place, by day, over the last 28 days; finished as of a moment by recsys.aggregates",
+            *ACTIVITY_HEAD,
+            then=("day", *(c.name for c in PLACE_COUNTERS)),
+        )
+    ],
     source=source("place_activity"),
-    description="How a place fares lately, one row a day.",
+    description="How a place fares lately, a row for each day on which something happened.",
     owner=OWNER,
+    tags=tags("daily", "all"),
 )
 user_place = FeatureView(
     name="user_place",
     entities=[user, place],
     ttl=timedelta(days=366),
     schema=[
-        stats(USER_PLACE, "mean over the pair's interactions so far of the seed's encoding, section 3.2.3"),
-        Field(name="count", dtype=Int64, description="interactions so far"),
-        # not a timestamp: Feast keeps those to the second online
-        Field(name="last_at_us", dtype=Int64, description="moment of the last one, microseconds since the epoch"),
+        state(
+            "sums of the seed's encoding of an interaction (section 3.2.3) since the last silence of more than 28 days",
+            *PAIR_HEAD,
+            *(c.name for c in USER_PLACE),
+        ),
+        state(
+            "the same since the beginning: the edge of the graph, in history only",
+            *PAIR_HEAD,
+            *(c.name for c in USER_PLACE),
+            field="so_far",
+        ),
     ],
     source=source("user_place"),
-    description="Edge of a user and a place, one row a day on which it changed. Online: pairs of the last 28 days.",
+    description="Edge of a user and a place, one row a day on which it changed.",
     owner=OWNER,
+    tags=tags("daily", "pairs of the last 28 days"),
 )
 user_user = FeatureView(
     name="user_user",
     entities=[user_u, user_v],
-    ttl=timedelta(days=366),
-    schema=[stats(USER_USER, "interest overlap, co-attendance so far / 10, shared areas (seed, section 3.2.4)")],
+    ttl=timedelta(0),  # a tie holds until it changes
+    schema=[state("how alike two users are, and how often they met so far (seed, section 3.2.4)", *TIE_STATE)],
     source=source("user_user"),
     description="Soft tie of two users, user_u < user_v, one row a day on which it changed.",
     owner=OWNER,
+    tags=tags("daily", "all"),
 )
 
+
 # services: what training pulls as of a moment, and what ranking reads online (a name each: Feast looks at names) ------
-train_users = FeatureService(
-    name="train_users_v1", features=[user_profile, user_activity], description="user nodes", owner=OWNER
-)
-train_places = FeatureService(
-    name="train_places_v1", features=[place_profile, place_activity], description="place nodes", owner=OWNER
-)
-train_user_place = FeatureService(
-    name="train_user_place_v1", features=[user_place], description="interacts edges", owner=OWNER
-)
-train_user_user = FeatureService(
-    name="train_user_user_v1", features=[user_user], description="social edges", owner=OWNER
-)
-query_user = FeatureService(
-    name="query_user_v1", features=[user_profile, user_activity], description="the one who asks", owner=OWNER
-)
-show_places = FeatureService(
-    name="show_places_v1", features=[place_profile], description="what an answer says of a place", owner=OWNER
-)
-rank_places = FeatureService(
-    name="rank_places_v1", features=[place_activity, user_place], description="candidate places", owner=OWNER
-)
-rank_people = FeatureService(
-    name="rank_people_v1", features=[user_activity, user_user], description="candidate people", owner=OWNER
-)
+def service(name: str, about: str, *views: FeatureView) -> FeatureService:
+    """A versioned bundle of views: a model is trained and served against one."""
+    return FeatureService(name=name, features=list(views), description=about, owner=OWNER, tags={"model": "recsys"})
+
+
+train_users = service("train_users_v1", "user nodes", user_profile, user_activity)
+train_places = service("train_places_v1", "place nodes", place_profile, place_activity)
+train_user_place = service("train_user_place_v1", "interacts edges", user_place)
+train_user_user = service("train_user_user_v1", "social edges", user_user)
+query_user = service("query_user_v1", "the one who asks", user_profile, user_activity, user_recent)
+show_places = service("show_places_v1", "what an answer says of a place", place_profile)
+rank_places = service("rank_places_v1", "candidate places", place_activity, user_place)
+rank_people = service("rank_people_v1", "candidate people", user_activity, user_user)

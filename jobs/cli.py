@@ -3,14 +3,13 @@
 import importlib
 import os
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from jobs.command import EXIT_CODES, AsJson, Files, Protocol, Until, Version, run_job, sentence
+from jobs import options as opt
+from jobs.command import EXIT_CODES, run_job, sentence
 from jobs.report import Report
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -27,8 +26,8 @@ app = typer.Typer(
 
 @app.command()
 def generate(
-    force: Annotated[bool, typer.Option("--force", help="Generate again what is already there.")] = False,
-    as_json: AsJson = False,
+    force: opt.Force = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Make the synthetic city world (RECSYS_PRESET, RECSYS_USERS, RECSYS_PLACES, RECSYS_SEED)."""
     # Before numpy is imported: the workers share the cores, and BLAS threads of their own only spin against them.
@@ -38,9 +37,9 @@ def generate(
 
 @app.command()
 def ingest(
-    mapping: Annotated[Path | None, typer.Argument(help="A mapping file (TOML); docs/own-data.md says how.")] = None,
-    suggest: Files = None,
-    as_json: AsJson = False,
+    mapping: opt.MappingFile = None,
+    suggest: opt.Files = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Lay down your own tables (CSV, parquet, JSON lines or a query) instead of the synthetic world."""
     run_job("ingest", as_json, summary=mapping is not None, mapping=mapping, files=suggest or [])
@@ -48,36 +47,57 @@ def ingest(
 
 @app.command()
 def validate(
-    accept_drift: Annotated[bool, typer.Option(help="Accept a batch that differs much from the last one.")] = False,
-    as_json: AsJson = False,
+    accept_drift: opt.AcceptDrift = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Pass landed tables through the quality gate: accepted to the lake, rejected to quarantine."""
     run_job("validate", as_json, accept_drift=accept_drift)
 
 
 @app.command()
-def quality(as_json: AsJson = False) -> None:
+def quality(as_json: opt.AsJson = False) -> None:
     """Say how good the data are. Exit code 0: good, 3: warnings, 4: critical, refused."""
     raise typer.Exit(EXIT_CODES[run_job("quality", as_json, summary=False)["severity"]])
 
 
 @app.command()
-def materialize(until: Until = None, as_json: AsJson = False) -> None:
-    """Compute the feature views, `feast apply`, and fill the online store."""
-    run_job("materialize", as_json, until=until)
+def materialize(until: opt.Until = None, full: opt.Full = False, as_json: opt.AsJson = False) -> None:
+    """Bring the feature views up to date, `feast apply`, and fill the online store with what is new."""
+    run_job("materialize", as_json, until=until, full=full)
 
 
 @app.command()
-def train(until: Until = None, as_json: AsJson = False) -> None:
+def verify(
+    pit: opt.Pit = False,
+    parity: opt.Parity = False,
+    repair: opt.Repair = False,
+    samples: opt.Samples = 200,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Prove what training saw and what is online, by recomputing a sample. Exit code 0: agrees, 3: behind, 4: off."""
+    report = run_job(
+        "verify",
+        as_json,
+        summary=False,
+        pit=pit or not parity,
+        parity=parity or not pit,
+        repair=repair,
+        samples=samples,
+    )
+    raise typer.Exit(EXIT_CODES[report["severity"]])
+
+
+@app.command()
+def train(until: opt.Until = None, as_json: opt.AsJson = False) -> None:
     """Train on point-in-time snapshots and write a model version; with --until, one that looks back."""
     run_job("train", as_json, until=until)
 
 
 @app.command()
 def evaluate(
-    version: Version = None,
-    protocol: Protocol = None,
-    as_json: AsJson = False,
+    version: opt.Version = None,
+    protocol: opt.Protocol = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Measure a version on the test weeks, beside simple methods and the oracle, or by a protocol."""
     if protocol:
@@ -87,55 +107,30 @@ def evaluate(
 
 
 @app.command()
-def publish(version: Version = None, as_json: AsJson = False) -> None:
+def publish(version: opt.Version = None, as_json: opt.AsJson = False) -> None:
     """Put a version's embeddings into the vector index and make it live."""
     run_job("publish", as_json, version=version)
 
 
 @app.command()
-def rollback(as_json: AsJson = False) -> None:
-    """Make the previous version live again."""
-    run_job("rollback", as_json)
-
-
-@app.command()
-def serve(as_json: AsJson = False) -> None:
-    """Serve the live version over HTTP (RECSYS_HOST, RECSYS_PORT)."""
-    run_job("serve", as_json)
-
-
-@app.command()
-def up(as_json: AsJson = False) -> None:
-    """Start the embedded online store."""
-    run_job("up", as_json, module="services", function="up")
-
-
-@app.command()
-def down(as_json: AsJson = False) -> None:
-    """Stop the embedded online store; its data stay."""
-    run_job("down", as_json, module="services", function="down")
-
-
-@app.command()
-def status(as_json: AsJson = False) -> None:
-    """Show what exists, how old it is and which version serves."""
-    run_job("status", as_json, summary=False)
-
-
-@app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="A query; without one, an interactive prompt.")] = None,
-    fmt: Annotated[str, typer.Option("--format", help="table, json, csv or parquet")] = "table",
+    query: opt.Query = None,
+    fmt: opt.Format = "table",
 ) -> None:
     """Ask the lake: one view a table, feature view and quarantine, read-only."""
     settings = Settings()
     importlib.import_module("jobs.sql").run(settings, Report("sql", settings.reports), query=query, fmt=fmt)
 
 
-@app.command()
-def pipeline(as_json: AsJson = False) -> None:
-    """Everything from the world to a published version; stages that are done are quick to repeat."""
-    run_job("pipeline", as_json)
+def _plain(name: str, module: str, function: str, about: str) -> None:
+    def command(as_json: opt.AsJson = False) -> None:
+        run_job(name, as_json, module=module, function=function, summary=name != "status")
+
+    app.command(name, help=about)(command)
+
+
+for _name, _what in opt.PLAIN.items():
+    _plain(_name, *_what)
 
 
 @app.command()

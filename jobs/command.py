@@ -5,8 +5,7 @@ import importlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,15 +16,6 @@ from recsys.settings import Settings
 
 EXIT_CODES = {"ok": 0, "warning": 3, "critical": 4}  # 1 is an error, 2 a mistyped command
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
-Files = Annotated[
-    list[Path] | None, typer.Option("--suggest", help="Look at a file and print a first mapping; may be repeated.")
-]
-Protocol = Annotated[
-    str | None, typer.Option(help="Simple methods, and a --version made with train --until: new, all or friends.")
-]
-Until = Annotated[datetime | None, typer.Option(help="As of this midnight, UTC; default: end of the data.")]
-Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
 
 
 def run_job(

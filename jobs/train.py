@@ -13,6 +13,7 @@ from jobs.command import midnight
 from jobs.opened import opened
 from jobs.report import Report
 from recsys.artifacts import Artifact, open_artifact, save_artifact, versions
+from recsys.events import world_of
 from recsys.lake import Lake
 from recsys.settings import ROOT, Settings
 from recsys.training.evaluation import embed
@@ -25,11 +26,10 @@ from recsys.training.trainer import Progress, TrainConfig, fit
 _SOURCES = (
     "models",
     "training",
-    "aggregates.py",
+    "aggregates",
     "profiles.py",
     "constants.py",
     "graph.py",
-    "online.py",
     "taxonomy.py",
 )
 
@@ -83,6 +83,8 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             "until": end.isoformat(),
             "backtest": end < last_day,
             "taxonomy": lake.taxonomy().to_dict(),
+            "world": world_of(lake.source()),
+            "features": store.schema(),
             "synthetic": bool(lake.source().get("synthetic", False)),
             "git_commit": _commit(),
             "data_fingerprint": data,

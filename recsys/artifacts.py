@@ -81,6 +81,24 @@ class Artifact:
                 f"and `recsys train` (got {said[0]}; the lake has {said[1]})"
             )
 
+    def require_features(self, there: Mapping[str, Mapping[str, str]]) -> None:
+        """Refuse a registry whose views are not those that the version was trained with.
+
+        Args:
+            there: feature → type and layout, by view.
+
+        Raises:
+            ArtifactError: names the first view that differs, both lists side by side.
+        """
+        for view, mine in self.manifest.get("features", {}).items():
+            theirs = there.get(view, {})
+            if mine != theirs:
+                raise ArtifactError(
+                    f"version {self.version} was trained with another feature view {view} than the registry's: "
+                    f"`recsys materialize` and `recsys train`, or `recsys rollback` (got {_list(mine)}; "
+                    f"the registry has {_list(theirs)})"
+                )
+
     def table(self, name: str) -> pa.Table:
         """Read `<name>.parquet`."""
         return pq.read_table(self._named(f"{name}.parquet"))
@@ -99,6 +117,10 @@ class Artifact:
         if name not in self.manifest["files"]:
             raise ArtifactError(f"version {self.version} has no file {name} (got {sorted(self.manifest['files'])})")
         return self.folder / name
+
+
+def _list(features: Mapping[str, str]) -> str:
+    return "[" + ", ".join(f"{name}: {kind}" for name, kind in sorted(features.items())) + "]"
 
 
 def save_artifact(

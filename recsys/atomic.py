@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_MOVES: Final = "moves.json"
+_ACCEPTED: Final = ".accepted"
 
 
 def _aside(path: Path) -> Path:
@@ -82,3 +85,48 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write one JSON object, atomically."""
     with replacing(path) as aside:
         aside.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def staging(data_dir: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder shaped like the data folder; when the block ends well, its files take their places.
+
+    One rename of the folder is the moment of acceptance: killed before it, the last accepted state is whole; killed
+    after it, whoever opens the lake next finishes the moves.
+
+    Args:
+        data_dir: the data folder.
+        replaces: globs under it; what they match and the new state does not have goes.
+    """
+    data_dir = data_dir.resolve()
+    finish_staging(data_dir)
+    stage = data_dir / ".validating"
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+        made = (p.relative_to(stage) for p in stage.rglob("*") if p.is_file())
+        files = sorted(str(p) for p in made if not any(part.startswith(".") for part in p.parts))
+        old = {str(p.relative_to(data_dir)) for pattern in replaces for p in data_dir.glob(pattern) if p.is_file()}
+        write_json(stage / _MOVES, {"files": files, "gone": sorted(old - set(files))})
+        stage.replace(data_dir / _ACCEPTED)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    finish_staging(data_dir)
+
+
+def finish_staging(data_dir: Path) -> None:
+    """Complete the moves of a `staging` that was killed after its moment of acceptance."""
+    accepted = data_dir / _ACCEPTED
+    if not accepted.exists():
+        return
+    if (accepted / _MOVES).exists():  # else every move is done, and only removing the folder was cut off
+        moves = json.loads((accepted / _MOVES).read_text(encoding="utf-8"))
+        for gone in moves["gone"]:
+            (data_dir / gone).unlink(missing_ok=True)
+        for file in moves["files"]:
+            (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # moved before the cut, or by another process that found it so
+                (accepted / file).replace(data_dir / file)
+        (accepted / _MOVES).unlink(missing_ok=True)
+    shutil.rmtree(accepted, ignore_errors=True)

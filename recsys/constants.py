@@ -101,32 +101,10 @@ def time_slot(hour: int, weekday: int) -> int:
 
 
 POSITIVE_RATING: Final = 3.5  # implicit rating from which an interaction counts as a positive
-SECONDS_PER_DAY: Final = 86_400
+VISIT_SECONDS: Final = 150.0  # how long a visit of unknown length is taken to last, and any other event
+VIEW_SECONDS: Final = 30.0
 
 D_EDGE_USER_PLACE: Final = 12
 D_EDGE_USER_USER: Final = 3
 D_MODEL: Final = 128
 D_CONTEXT: Final = 16
-
-# What the packed `stats` arrays of the Feast views hold, in order. Every value is already scaled to about [0, 1].
-USER_ACTIVITY: Final = (
-    "sessions_per_week", "views_per_session", "likes_per_session", "saves_per_session", "attends_per_month",
-    "views_7d", "views_28d", "mean_rating_28d",
-)  # fmt: skip
-PLACE_ACTIVITY: Final = (
-    "popularity_28d", "daily_visits_28d", "conversion_28d", "novelty",
-    "views_1d", "views_7d", "positives_28d", "mean_rating_28d",
-)  # fmt: skip
-USER_PLACE: Final = (
-    "rating", "dwell", "likes", "saves", "shares", "attended",
-    "morning", "afternoon", "evening", "night", "weekday", "weekend",
-)  # fmt: skip
-USER_USER: Final = ("interest_overlap", "co_attendance", "same_neighborhood")
-# What the heads read online beside the embeddings: a view's stats, finished at read time, and whether it was known.
-ONLINE_USER: Final = (*USER_ACTIVITY, "user_known")
-ONLINE_PAIR: Final = (*USER_PLACE, "log_count", "recency", "pair_known")
-ONLINE_TIE: Final = (*USER_USER, "tie_known")
-ONLINE_PLACE: Final = (*PLACE_ACTIVITY, "place_known", *ONLINE_PAIR)
-ONLINE_PEOPLE: Final = (*ONLINE_TIE, *ONLINE_USER)
-D_ONLINE_PLACE: Final = len(ONLINE_PLACE)
-D_ONLINE_PEOPLE: Final = len(ONLINE_PEOPLE)

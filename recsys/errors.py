@@ -12,7 +12,8 @@ RecsysError
 │   └── UnknownCity
 ├── Unavailable                 a part did not answer within its deadline
 │   ├── FeatureStoreUnavailable
-│   └── IndexUnavailable
+│   ├── IndexUnavailable
+│   └── EventLogUnavailable
 ├── ArtifactError               a model version is damaged or does not fit this code
 └── ServiceError                the embedded server could not be started, found or stopped
 """
@@ -72,6 +73,10 @@ class FeatureStoreUnavailable(Unavailable):
 
 class IndexUnavailable(Unavailable):
     """The vector index did not answer."""
+
+
+class EventLogUnavailable(Unavailable):
+    """The event log could not be locked or written in time, or too many events wait for it."""
 
 
 class ArtifactError(RecsysError):

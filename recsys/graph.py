@@ -16,15 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.constants import (
-    D_EDGE_USER_PLACE,
-    D_EDGE_USER_USER,
-    D_ONLINE_PEOPLE,
-    D_ONLINE_PLACE,
-    MAX_NEIGHBORHOODS_PER_USER,
-    ONLINE_PAIR,
-    ONLINE_TIE,
-)
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PAIR, ONLINE_TIE
+from recsys.constants import D_EDGE_USER_PLACE, D_EDGE_USER_USER, MAX_NEIGHBORHOODS_PER_USER
 from recsys.errors import DataError
 from recsys.taxonomy import Widths
 
@@ -77,8 +70,8 @@ class Snapshot:
     Attributes:
         widths: how many categories, tags and vibes the data set has.
         data: graph and node features as of `as_of`; built by `build_graph`.
-        user_online: (N, 9) ONLINE_USER.
-        place_online: (M, 9) PLACE_ACTIVITY and the known flag.
+        user_online: (N, D) ONLINE_USER.
+        place_online: (M, D) PLACE_ACTIVITY and the known flag.
         pair_keys: (E,) int64, user * M + place, sorted; the distinct pairs of the graph.
         pair_online: (E, 15) ONLINE_PAIR in that order.
         tie_keys: (T,) int64, u * N + v with u < v, sorted.
@@ -100,7 +93,7 @@ class Snapshot:
     companions: Companions
 
     def place_features(self, user: Tensor, place: Tensor) -> Tensor:
-        """(B,) and (B,) indices → (B, 24) ONLINE_PLACE as ranking reads it online."""
+        """(B,) and (B,) indices → (B, D) ONLINE_PLACE as ranking reads it online."""
         key = user * len(self.place_online) + place
         pairs = _look_up(self.pair_keys, self.pair_online, key, len(ONLINE_PAIR))
         out = torch.cat([self.place_online[place], pairs], dim=1)
@@ -108,7 +101,7 @@ class Snapshot:
         return out
 
     def people_features(self, user: Tensor, peer: Tensor) -> Tensor:
-        """(B,) and (B,) indices → (B, 13) ONLINE_PEOPLE as ranking reads it online."""
+        """(B,) and (B,) indices → (B, D) ONLINE_PEOPLE as ranking reads it online."""
         key = torch.minimum(user, peer) * len(self.user_online) + torch.maximum(user, peer)
         ties = _look_up(self.tie_keys, self.tie_online, key, len(ONLINE_TIE))
         out = torch.cat([ties, self.user_online[peer]], dim=1)

@@ -8,9 +8,8 @@ derives and writes (`derive`, `write`) runs on connections without that fence: n
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,7 @@ from typing import Any, Final, Self
 import duckdb
 import pyarrow as pa
 
-from recsys.atomic import replacing, write_json
+from recsys.atomic import finish_staging, replacing
 from recsys.errors import DataError, NotReady
 from recsys.schemas import TABLES
 from recsys.taxonomy import CITY, Taxonomy, read_taxonomy
@@ -27,10 +26,11 @@ from recsys.taxonomy import CITY, Taxonomy, read_taxonomy
 Params = Sequence[Any] | Mapping[str, Any] | None
 
 # Feature views that a later stage writes: a query that names one before it exists is told which command makes it.
-FEATURE_VIEWS: Final = ("user_profile", "user_activity", "place_profile", "place_activity", "user_place", "user_user")
+FEATURE_VIEWS: Final = (
+    "user_profile", "user_activity", "user_recent", "place_profile", "place_activity", "user_place", "user_user",
+)  # fmt: skip
+EVENTS: Final = "events.parquet"  # in the lake: what the API was told, judged like every other interaction
 _IDS: Final = ("users_ids", "places_ids", "cities_ids")  # our numbers and the sources' own ids
-_MOVES: Final = "moves.json"
-_ACCEPTED: Final = ".accepted"
 _UNKNOWN_TABLE: Final = re.compile(r'Table with name "?(\w+)"? does not exist')
 _EXPLAIN: Final = re.compile(r"\s*explain\s+(analyze\s+)?(?=select|from|with|values|\()", re.IGNORECASE)
 _DAY: Final = timedelta(days=1)
@@ -39,6 +39,7 @@ _DAY: Final = timedelta(days=1)
 class Lake:
     """DuckDB views over every parquet file that exists: tables, feature views, `quarantine_<table>`, `<kind>_ids`.
 
+    `interactions` are those of the accepted table and, after them, the live events that were accepted since.
     Files that appear or go while the lake is open are noticed at the next query. Use it from one thread at a time.
 
     Args:
@@ -63,7 +64,7 @@ class Lake:
         }
         self._views: dict[str, tuple[Path, int]] = {}
         self._fenced: duckdb.DuckDBPyConnection | None = None
-        _finish(self._dir)
+        finish_staging(self._dir)
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +185,8 @@ class Lake:
             digest.update(name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+        if (events := self._dir / "lake" / EVENTS).exists():
+            digest.update(events.read_bytes())
         taxonomy = self.taxonomy()
         if taxonomy != CITY:
             digest.update(repr(taxonomy).encode())
@@ -200,7 +203,8 @@ class Lake:
     def _files(self) -> dict[str, Path]:
         found = {name: self._dir / "lake" / f"{name}.parquet" for name in TABLES}
         found |= {p.stem: p for p in sorted((self._dir / "features").glob("[!.]*.parquet"))}
-        found |= {f"quarantine_{name}": self._dir / "quarantine" / f"{name}.parquet" for name in (*TABLES, "ingest")}
+        rejected = (*TABLES, "ingest", "events")
+        found |= {f"quarantine_{name}": self._dir / "quarantine" / f"{name}.parquet" for name in rejected}
         found |= {name: self._dir / "ids" / f"{name.removesuffix('_ids')}.parquet" for name in _IDS}
         return {name: path for name, path in found.items() if path.exists()}
 
@@ -209,8 +213,11 @@ class Lake:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it goes to standard output, as answers do
         for name, path in {**self._files(), **(files or {})}.items():
+            columns, paths = "*", _text(path)
+            if name == "interactions" and (events := path.with_name(EVENTS)).exists():
+                columns, paths = ", ".join(map(_name, TABLES[name].columns)), f"[{paths}, {_text(events)}]"
             try:
-                connection.execute(f"CREATE VIEW {_name(name)} AS SELECT * FROM read_parquet({_text(path)})")
+                connection.execute(f"CREATE VIEW {_name(name)} AS SELECT {columns} FROM read_parquet({paths})")
             except duckdb.Error as error:
                 connection.close()
                 raise DataError(f"{path.name} cannot be read as parquet: {_first_lines(error)}") from error
@@ -218,6 +225,8 @@ class Lake:
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         views = {name: (path, path.stat().st_mtime_ns) for name, path in self._files().items()}
+        if (events := self._dir / "lake" / EVENTS).exists():
+            views["events"] = (events, events.stat().st_mtime_ns)
         if self._fenced is None or views != self._views:
             self.close()
             fenced = self._open()
@@ -227,34 +236,6 @@ class Lake:
             fenced.execute("SET lock_configuration = true")
             self._fenced, self._views = fenced, views
         return self._fenced
-
-
-@contextmanager
-def staging(data_dir: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder shaped like the data folder; when the block ends well, its files take their places.
-
-    One rename of the folder is the moment of acceptance: killed before it, the last accepted state is whole; killed
-    after it, whoever opens the lake next finishes the moves.
-
-    Args:
-        data_dir: the data folder.
-        replaces: globs under it; what they match and the new state does not have goes.
-    """
-    data_dir = data_dir.resolve()
-    _finish(data_dir)
-    stage = data_dir / ".validating"
-    shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(parents=True)
-    try:
-        yield stage
-        made = (p.relative_to(stage) for p in stage.rglob("*") if p.is_file())
-        files = sorted(str(p) for p in made if not any(part.startswith(".") for part in p.parts))
-        old = {str(p.relative_to(data_dir)) for pattern in replaces for p in data_dir.glob(pattern) if p.is_file()}
-        write_json(stage / _MOVES, {"files": files, "gone": sorted(old - set(files))})
-        stage.replace(data_dir / _ACCEPTED)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    _finish(data_dir)
 
 
 def read_source(folder: Path) -> dict[str, Any]:
@@ -273,22 +254,6 @@ def read_source(folder: Path) -> dict[str, Any]:
     if not isinstance(source, dict):
         raise DataError(f"{path.name} must be one JSON object (got {type(source).__name__})")
     return source
-
-
-def _finish(data_dir: Path) -> None:
-    accepted = data_dir / _ACCEPTED
-    if not accepted.exists():
-        return
-    if (accepted / _MOVES).exists():  # else every move is done, and only removing the folder was cut off
-        moves = json.loads((accepted / _MOVES).read_text(encoding="utf-8"))
-        for gone in moves["gone"]:
-            (data_dir / gone).unlink(missing_ok=True)
-        for file in moves["files"]:
-            (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # moved before the cut, or by another process that found it so
-                (accepted / file).replace(data_dir / file)
-        (accepted / _MOVES).unlink(missing_ok=True)
-    shutil.rmtree(accepted, ignore_errors=True)
 
 
 def _reads(sql: str) -> bool:

@@ -1,24 +1,18 @@
-"""What ranking reads, finished: the same functions after a point-in-time join and after an online read.
-
-Masks and ages are applied here and nowhere else, so training and serving hold the same numbers.
-"""
+"""What one request reads of a user and of a place, as the online store keeps it."""
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-PAIR_TTL: Final = timedelta(days=28)  # a pair's own history counts in ranking, and stays online, this long
+from recsys.aggregates.finish import Floats
+from recsys.aggregates.states import Ints
 
 
 @dataclass(frozen=True)
 class UserRow:
-    """One user as read online. Vectors are float32; `activity` is ONLINE_USER (9,)."""
+    """One user as read online. Vectors are float32; `activity` is ONLINE_USER (D,).
+
+    Attributes:
+        recent: (R,) int64, the places of the last visits and views, newest first, at most 50; a place may repeat.
+    """
 
     user_id: int
     name: str
@@ -29,6 +23,7 @@ class UserRow:
     vibe_pref: Floats
     areas: dict[int, float]
     activity: Floats
+    recent: Ints
 
 
 @dataclass(frozen=True)
@@ -45,26 +40,17 @@ class PlaceRow:
     typical_time_slot: int
 
 
-def finish_activity(stats: Floats, fresh: npt.NDArray[np.bool_]) -> Floats:
-    """(N, D) stats and (N,) freshness → (N, D + 1): zeros where stale or unknown, and the known flag."""
-    kept = np.where(fresh[:, None], stats, np.float32(0))
-    return np.concatenate([kept, fresh[:, None].astype(np.float32)], axis=1)
+@dataclass(frozen=True)
+class Candidates:
+    """One user and the candidates of their request, as ranking reads them.
 
-
-def finish_pairs(stats: Floats, count: Ints, age_days: npt.NDArray[np.float64]) -> Floats:
-    """A user's history with places, as ranking reads it.
-
-    Args:
-        stats: (C, 12) USER_PLACE means.
-        count: (C,) interactions so far; 0 where the pair is unknown.
-        age_days: (C,) days since the last one.
-
-    Returns:
-        (C, 15) ONLINE_PAIR: stats, log count, recency exp(-age / 7 days), known; zeros beyond `PAIR_TTL`.
+    Attributes:
+        user: None where the store knows none.
+        features: (C, D) float32, ONLINE_PLACE or ONLINE_PEOPLE; what is missing or too old is zero, and its `…_known`
+            column says so.
+        age_s: how old the oldest of them is in this process; 0 where all were just read.
     """
-    known = (count > 0) & (age_days >= 0) & (age_days <= PAIR_TTL / timedelta(days=1))
-    recency = np.exp(-np.where(known, age_days, 0.0) / 7.0)
-    log_count = np.minimum(np.log1p(np.maximum(count, 0)) / 4.0, 1.0)
-    columns = np.stack([log_count, recency, np.ones_like(recency)], axis=1)
-    full = np.concatenate([stats, columns.astype(np.float32)], axis=1)
-    return np.where(known[:, None], full, np.float32(0))
+
+    user: UserRow | None
+    features: Floats
+    age_s: float

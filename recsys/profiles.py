@@ -1,18 +1,19 @@
 """Profiles derived from events, for data that say nothing of tastes, haunts and hours: as SQL, as of each Monday.
 
 A row stamped t uses only events strictly before t: a profile changes on the Monday after a week in which somebody went
-somewhere, and at the end of the data. Weights are counts so far with one uniform visit added (Laplace), so that a
-newcomer's are those of the landed row and all sum to 1.
+somewhere. A week that is not over changes nothing, or its row would move as days are added. Weights are counts so far
+with one uniform visit added (Laplace), so that a newcomer's are those of the landed row and all sum to 1.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from recsys.aggregates import TOGETHER, VIEWS
+from recsys.aggregates.history import stamp
 from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, N_TIME_SLOTS, SLOT_BY_DAY_AND_TIME
 
-# The Monday after an event, or the end of the data where that is sooner; both are midnights.
-_WEEKLY: Final = """least((date_trunc('week', "timestamp") + INTERVAL 7 DAYS)::DATE, $end::DATE)"""
+_WEEKLY: Final = """(date_trunc('week', "timestamp") + INTERVAL 7 DAYS)::DATE"""  # the Monday after an event
+_OVER: Final = """ "timestamp" < date_trunc('week', $end)"""  # events of weeks that are over
 _REFRESH_DAYS: Final = 28  # ties between users are looked at anew after so many days, and whenever they meet
 
 
@@ -50,7 +51,7 @@ def _positions(name: str, column: str) -> str:
 
 USER_PROFILE: Final = f"""
 WITH visits AS (
-    SELECT user_id, place_id, {_WEEKLY} AS t, count(*) AS n FROM interactions WHERE "timestamp" < $end GROUP BY ALL
+    SELECT user_id, place_id, {_WEEKLY} AS t, count(*) AS n FROM interactions WHERE {_OVER} GROUP BY ALL
 ),
 weeks AS (SELECT DISTINCT user_id, t FROM visits),
 {_positions("tag", "fine_tag_vector")},
@@ -92,7 +93,7 @@ WITH seen AS (
     SELECT place_id, {_WEEKLY} AS t,
            ({[list(d) for d in SLOT_BY_DAY_AND_TIME]})[day_of_week_bucket + 1][time_of_day_bucket + 1] AS slot,
            count(*) AS n
-    FROM interactions WHERE "timestamp" < $end GROUP BY ALL
+    FROM interactions WHERE {_OVER} GROUP BY ALL
 ),
 weekly AS (
     SELECT place_id, t, {", ".join(f"coalesce(sum(n) FILTER (slot = {s}), 0) AS s{s}" for s in range(N_TIME_SLOTS))}
@@ -117,14 +118,14 @@ FROM changed c JOIN places p USING (place_id) WHERE c.t::TIMESTAMP::TIMESTAMPTZ 
 ORDER BY place_id, event_timestamp
 """
 
-# As aggregates.USER_USER, with the likeness of both as their profiles stood at that moment.
+# As aggregates.history.USER_USER, with the likeness of both as their profiles stood at that moment.
 USER_USER: Final = f"""
 WITH {TOGETHER},
 changes AS (
-    SELECT user_u, user_v, as_of AS t, 0 AS n FROM user_user_edges
+    SELECT user_u, user_v, as_of AS t, 0 AS n FROM user_user_edges WHERE as_of <= $end
     UNION ALL
-    SELECT user_u, user_v, greatest((day + 1)::TIMESTAMP::TIMESTAMPTZ, as_of), count(*)
-    FROM together JOIN user_user_edges USING (user_u, user_v) GROUP BY ALL
+    SELECT user_u, user_v, greatest({stamp()}, as_of), count(*)
+    FROM together JOIN user_user_edges USING (user_u, user_v) WHERE as_of <= $end GROUP BY ALL
     UNION ALL
     SELECT user_u, user_v, m::TIMESTAMP::TIMESTAMPTZ, 0
     FROM user_user_edges, (SELECT unnest(generate_series($start::DATE, $end::DATE, INTERVAL {_REFRESH_DAYS} DAY)) AS m)
@@ -135,12 +136,12 @@ met AS (
     SELECT user_u, user_v, t, sum(n) OVER (PARTITION BY user_u, user_v ORDER BY t) AS n FROM counted
 )
 SELECT m.user_u, m.user_v, m.t AS event_timestamp, [
-    coalesce(greatest(list_cosine_similarity(a.fine_pref, b.fine_pref), 0), 0), least(m.n / 10.0, 1),
+    0, m.n, coalesce(greatest(list_cosine_similarity(a.fine_pref, b.fine_pref), 0), 0),
     CASE WHEN a.home_city_id = b.home_city_id AND a.event_timestamp IS NOT NULL THEN
         len(list_intersect(a.area_ids, b.area_ids))
         / greatest(len(list_distinct(list_concat(a.area_ids, b.area_ids))), 1)
     ELSE 0 END
-]::FLOAT[] AS stats
+]::DOUBLE[] AS state
 FROM met m ASOF LEFT JOIN user_profile a ON a.user_id = m.user_u AND a.event_timestamp <= m.t
 ASOF LEFT JOIN user_profile b ON b.user_id = m.user_v AND b.event_timestamp <= m.t
 ORDER BY event_timestamp, user_u, user_v

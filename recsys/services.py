@@ -22,6 +22,8 @@ from recsys.atomic import replacing
 from recsys.errors import ServiceError
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+# A hash whose values are longer than this takes twice the memory: the default of 64 is below the state of a pair.
+COMPACT: Final = ("--hash-max-listpack-value", "1024")
 _PID: Final = "server.pid"
 _POLL_S: Final = 0.02
 _START_S: Final = 20.0  # an append-only file of a few hundred megabytes is read before the first answer
@@ -70,7 +72,7 @@ def start(url: str, folder: Path, *, named: bool = False) -> Server:
     folder.mkdir(parents=True, exist_ok=True)
     command = [
         str(_binary()), "--port", str(parts.port or 6379), "--bind", "127.0.0.1", "--dir", str(folder.resolve()),
-        "--appendonly", "yes", "--save", "", "--logfile", str((folder / "server.log").resolve()),
+        "--appendonly", "yes", "--save", "", *COMPACT, "--logfile", str((folder / "server.log").resolve()),
     ]  # fmt: skip
     pid = _spawn(command)
     with replacing(folder / _PID) as aside:

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65_535)
     online_timeout_ms: float = Field(default=50.0, gt=0, description="deadline of one online read")
+    place_cache_s: float = Field(
+        default=1.0, ge=0, le=60, description="how long an answer may use a place's features that were read; 0: never"
+    )
     candidates: int = Field(default=200, ge=10, le=1_000, description="retrieved before ranking")
     now: datetime | None = Field(
         default=None,
@@ -67,6 +70,11 @@ class Settings(BaseSettings):
     def features(self) -> Path:
         """One parquet file a feature view."""
         return self.data_dir / "features"
+
+    @property
+    def events(self) -> Path:
+        """Logs of what the API was told, a folder a data set."""
+        return self.data_dir / "events"
 
     @property
     def artifacts(self) -> Path:

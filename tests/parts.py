@@ -7,16 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from recsys.constants import C_COARSE, C_FINE, C_VIBE, D_ONLINE_PEOPLE, D_ONLINE_PLACE
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_USER
+from recsys.constants import C_COARSE, C_FINE, C_VIBE
 from recsys.errors import FeatureStoreUnavailable
 from recsys.index import EdgeIndex, Vectors
 from recsys.models.config import ModelConfig
 from recsys.models.heads import Heads
 from recsys.models.ranker import Ranker
-from recsys.online import PlaceRow, UserRow
-from recsys.recommend.engine import Engine, Gazetteer
+from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.recommend.engine import Engine, Gazetteer, Homes
 
 NOW = datetime(2024, 3, 25, tzinfo=UTC)
 N_USERS, N_PLACES, N_CITIES, N_AREAS = 60, 200, 3, 4
@@ -28,7 +30,7 @@ def user_row(rng: np.random.Generator, user_id: int) -> UserRow:
         user_id, f"User {user_id}", user_id % N_CITIES, int(areas[0]),
         rng.dirichlet(np.ones(C_COARSE)).astype(np.float32), rng.dirichlet(np.full(C_FINE, 0.05)).astype(np.float32),
         rng.dirichlet(np.full(C_VIBE, 0.1)).astype(np.float32), {int(a): 0.5 for a in areas},
-        rng.random(9).astype(np.float32),
+        rng.random(len(ONLINE_USER)).astype(np.float32), np.arange(3),
     )  # fmt: skip
 
 
@@ -61,17 +63,20 @@ class MemoryFeatures:
         self._call("places")
         return [self.place_rows.get(i) for i in ids]
 
-    def rank_places(self, user_id: int, place_ids: Sequence[int], now: datetime) -> np.ndarray:
+    def rank_places(self, user_id: int, place_ids: Sequence[int], now: datetime) -> Candidates:
         self._call("rank_places")
-        return np.stack([np.random.default_rng([user_id, int(p)]).random(D_ONLINE_PLACE) for p in place_ids]).astype(
-            np.float32
-        )
+        return self._candidates(user_id, place_ids, D_ONLINE_PLACE)
 
-    def rank_people(self, user_id: int, peer_ids: Sequence[int], now: datetime) -> np.ndarray:
+    def rank_people(self, user_id: int, peer_ids: Sequence[int], now: datetime) -> Candidates:
         self._call("rank_people")
-        return np.stack([np.random.default_rng([user_id, int(p)]).random(D_ONLINE_PEOPLE) for p in peer_ids]).astype(
-            np.float32
-        )
+        return self._candidates(user_id, peer_ids, D_ONLINE_PEOPLE)
+
+    def _candidates(self, user_id: int, ids: Sequence[int], width: int) -> Candidates:
+        features = [np.random.default_rng([user_id, int(i)]).random(width) for i in ids]
+        return Candidates(self.user_rows.get(user_id), np.stack(features).astype(np.float32), 0.0)
+
+    def schema(self) -> dict[str, dict[str, str]]:
+        return {}
 
     def ping(self) -> None:
         self._call("ping")
@@ -107,4 +112,5 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
         {c: f"City {c}" for c in range(N_CITIES)},
         {(c, a): f"Quarter {c}-{a}" for c in range(N_CITIES) for a in range(N_AREAS)},
     )
-    return Engine("test-1", names, Ranker(config, Heads(config)), index, features, candidates=50)
+    homes = Homes(pa.table({"user_id": people, "city_id": people % N_CITIES}))
+    return Engine("test-1", names, Ranker(config, Heads(config)), index, features, candidates=50, homes=homes)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import torch
 
-from recsys.constants import ONLINE_PAIR, POSITIVE_RATING, SLOT_BY_DAY_AND_TIME, TAG_CATEGORY
+from recsys.aggregates import ONLINE_PAIR, ONLINE_USER, PLACE_ACTIVITY
+from recsys.constants import POSITIVE_RATING, SLOT_BY_DAY_AND_TIME, TAG_CATEGORY
 from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
 from recsys.taxonomy import CITY
 
@@ -95,8 +96,8 @@ class Planted:
         place_count = np.bincount(self.place[past], minlength=m)
         positives = np.bincount(self.place[past & (self.rating >= POSITIVE_RATING)], minlength=m)
         views = np.log1p(place_count / 28) / 5
-        stats = np.zeros((m, 9), dtype=np.float32)
-        stats[:, 0], stats[:, 6], stats[:, 8] = views, np.log1p(positives) / 7, 1.0
+        stats = np.zeros((m, len(PLACE_ACTIVITY) + 1), dtype=np.float32)
+        stats[:, 0], stats[:, 6], stats[:, -1] = views, np.log1p(positives) / 7, 1.0
         areas = np.full((n, 5), -1)
         areas[:, 0] = self.user_home
         weights = np.zeros((n, 5), dtype=np.float32)
@@ -139,7 +140,7 @@ class Planted:
             until=START + timedelta(weeks=week + weeks),
             widths=CITY.widths,
             data=data,
-            user_online=torch.full((n, 9), 0.5),
+            user_online=torch.full((n, len(ONLINE_USER)), 0.5),
             place_online=torch.from_numpy(stats),
             pair_keys=torch.from_numpy(key),
             pair_online=torch.from_numpy(online.astype(np.float32)),

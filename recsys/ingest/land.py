@@ -14,7 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from recsys.atomic import replacing_folder, write_json
-from recsys.constants import SLOT_BY_DAY_AND_TIME, TIME_OF_DAY_BY_HOUR
+from recsys.constants import SLOT_BY_DAY_AND_TIME, TIME_OF_DAY_BY_HOUR, VIEW_SECONDS, VISIT_SECONDS
 from recsys.errors import DataError
 from recsys.ingest.derive import make_areas, make_taxonomy
 from recsys.ingest.ids import number
@@ -27,8 +27,6 @@ from recsys.workbench import Workbench, text
 Progress = Callable[[str], None]
 
 _REVEALED: Final = 5  # one friendship in so many, of those known from the start, is taken to begin during the period
-_VISIT_SECONDS: Final = 150.0  # how long a visit of unknown length is taken to last, and a view
-_VIEW_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,7 @@ SELECT user_id, place_id, dwell::FLOAT AS dwell_time, likes::INTEGER AS num_like
              + least(saves * 1.0, 2) + least(shares * 0.5, 1) + attended::INT * 2), 1), 5)::FLOAT AS implicit_rating,
        ts AS timestamp, ($HOURS$)[hour(local) + 1]::INTEGER AS time_of_day_bucket,
        (isodow(local) >= 6)::INTEGER AS day_of_week_bucket
-FROM (SELECT * REPLACE (coalesce(dwell, CASE WHEN attended THEN {_VISIT_SECONDS} ELSE {_VIEW_SECONDS} END) AS dwell)
+FROM (SELECT * REPLACE (coalesce(dwell, CASE WHEN attended THEN {VISIT_SECONDS} ELSE {VIEW_SECONDS} END) AS dwell)
       FROM merged);
 """
 

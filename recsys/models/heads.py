@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recsys.constants import D_ONLINE_PEOPLE, D_ONLINE_PLACE, N_TIME_SLOTS
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
+from recsys.constants import N_TIME_SLOTS
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import Standardize
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
 from recsys.artifacts import Artifact
-from recsys.constants import D_ONLINE_PEOPLE, D_ONLINE_PLACE, N_TIME_SLOTS
+from recsys.constants import N_TIME_SLOTS
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models.config import ModelConfig
 from recsys.models.heads import Heads
@@ -61,7 +62,7 @@ class Ranker:
         """Logits of C candidates for each of B users.
 
         Args:
-            users: (B, D). places: (B, C, D). online: (B, C, 24).
+            users: (B, D). places: (B, C, D). online: (B, C, D_ONLINE_PLACE).
             city, slot: (B,) int64. categories: (B, 6) multi-hot.
 
         Returns:
@@ -78,7 +79,7 @@ class Ranker:
         """Compatibility and attendance logits of C candidates for each of B users.
 
         Args:
-            users: (B, D). peers: (B, C, D). online: (B, C, 13).
+            users: (B, D). peers: (B, C, D). online: (B, C, D_ONLINE_PEOPLE).
             city, slot: (B,) int64. place: (B, D), zeros for none. tags: (B, 100) multi-hot.
 
         Returns:
@@ -97,7 +98,7 @@ class Ranker:
         Args:
             user: (D,) the user's `embedding`.
             places: (C, D) the candidates' vectors.
-            online: (C, 24) ONLINE_PLACE.
+            online: (C, D) ONLINE_PLACE.
             city_id: city of the request.
             slot: time slot, SLOT_NOT_SAID when the request has none.
             categories: indices of desired coarse categories; empty: none said.
@@ -135,7 +136,7 @@ class Ranker:
         Args:
             user: (D,) the user's `people` vector: the friend head reads what people retrieval returns.
             peers: (C, D) the candidates' `people` vectors.
-            online: (C, 13) ONLINE_PEOPLE.
+            online: (C, D) ONLINE_PEOPLE.
             city_id, slot: as for places.
             place: (D,) `embedding` of the place to go to; None: not said.
             tags: indices of the activity's fine tags.

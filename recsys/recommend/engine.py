@@ -8,13 +8,15 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.aggregates.states import Ints
 from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownPlace, UnknownUser
 from recsys.index import VectorIndex
 from recsys.models.ranker import Ranker
-from recsys.online import Floats, Ints, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.identity import SourceIds
 from recsys.taxonomy import CITY, Taxonomy
 
@@ -31,11 +33,14 @@ class Features(Protocol):
     def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
         """Places by id, None where unknown."""
 
-    def rank_places(self, user_id: int, place_ids: npt.NDArray[Any], now: datetime) -> Floats:
-        """(C, 24) ONLINE_PLACE."""
+    def rank_places(self, user_id: int, place_ids: npt.NDArray[Any], now: datetime) -> Candidates:
+        """The user and C candidate places with their pairs."""
 
-    def rank_people(self, user_id: int, peer_ids: npt.NDArray[Any], now: datetime) -> Floats:
-        """(C, 13) ONLINE_PEOPLE."""
+    def rank_people(self, user_id: int, peer_ids: npt.NDArray[Any], now: datetime) -> Candidates:
+        """The user and C candidate people with their ties."""
+
+    def schema(self) -> dict[str, dict[str, str]]:
+        """Features and their types by registered view."""
 
     def ping(self) -> None:
         """Raise FeatureStoreUnavailable unless the store answers."""
@@ -70,6 +75,23 @@ class Gazetteer:
         )
 
 
+class Homes:
+    """The city of each user of a version.
+
+    Args:
+        users: an artifact's `users` table: user_id, city_id.
+    """
+
+    def __init__(self, users: pa.Table) -> None:
+        ids, cities = (users[name].to_numpy() for name in ("user_id", "city_id"))
+        order = np.argsort(ids)
+        self._ids, self._cities = ids[order], cities[order]
+
+    def of(self, user_id: int) -> int:
+        """City of a user that the version knows."""
+        return int(self._cities[np.searchsorted(self._ids, user_id)])
+
+
 @dataclass(frozen=True)
 class Engine:
     """One live version.
@@ -77,6 +99,7 @@ class Engine:
     Attributes:
         version: `model_version` of every answer.
         candidates: how many places or people retrieval hands to ranking.
+        homes: the city of each user of this version.
         users, places: the ids that the sources know.
     """
 
@@ -86,16 +109,17 @@ class Engine:
     index: VectorIndex
     features: Features
     candidates: int
+    homes: Homes
     users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
     places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
 
-    def city(self, asked: int | None, home: int) -> int:
+    def city(self, asked: int | None, user_id: int) -> int:
         """The city of a request: the asked one, else the user's own.
 
         Raises:
             UnknownCity: there is no such city in this version.
         """
-        city = home if asked is None else asked
+        city = self.homes.of(user_id) if asked is None else asked
         if city not in self.gazetteer.cities:
             raise UnknownCity(f"there is no city {city} in this data set (got {len(self.gazetteer.cities)} cities)")
         return city
@@ -111,9 +135,23 @@ class Engine:
                 allowed = f"must be from 0 to {len(names) - 1}, see GET /taxonomy"
                 raise InvalidField(f"{field}.{at}", f"{allowed} (got {position})")
 
-    def no_vector(self, user_id: int) -> UnknownUser:
-        """The error for someone who is in the feature store but was not there when the version was made."""
+    async def unknown(self, user_id: int, now: datetime) -> UnknownUser:
+        """The error for someone without a vector: nobody knows them, or they joined after the version was made."""
+        (row,) = await asyncio.to_thread(self.features.users, [user_id], now)
+        if row is None:
+            return UnknownUser(f"there is no user {user_id}")
         return UnknownUser(f"user {user_id} is not in model version {self.version}: it was made before they joined")
+
+
+def known_user(row: UserRow | None, user_id: int) -> UserRow:
+    """The user that ranking read.
+
+    Raises:
+        UnknownUser: the version knows them, the online store does not.
+    """
+    if row is None:
+        raise UnknownUser(f"there is no user {user_id} in the online store: run `recsys materialize`")
+    return row
 
 
 async def known(

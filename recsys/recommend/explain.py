@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from recsys.online import Floats, PlaceRow, UserRow
+from recsys.aggregates.finish import Floats
+from recsys.online import PlaceRow, UserRow
 from recsys.recommend.engine import Gazetteer
 from recsys.taxonomy import OTHER, UNKNOWN
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.constants import SLOT_NOT_SAID
-from recsys.errors import UnknownPlace, UnknownUser
+from recsys.errors import UnknownPlace
 from recsys.online import UserRow
-from recsys.recommend.engine import Engine, known
+from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_person
 from recsys.recommend.policy import best_first
 
@@ -53,13 +53,10 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         Unavailable: a store did not answer in time.
         NotReady: nothing is published, or the online store is not filled.
     """
-    (user,) = await asyncio.to_thread(engine.features.users, [query.user_id], now)
-    if user is None:
-        raise UnknownUser(f"there is no user {query.user_id}")
-    city_id = engine.city(query.city_id, user.home_city_id)
     vectors = await engine.index.vectors("users", [query.user_id], using="people")
     if query.user_id not in vectors:
-        raise engine.no_vector(query.user_id)
+        raise await engine.unknown(query.user_id, now)
+    city_id = engine.city(query.city_id, query.user_id)
     target = None
     if query.target_place_id is not None:
         found = await engine.index.vectors("places", [query.target_place_id])
@@ -76,9 +73,10 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         using="people",
     )
     online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
+    user = known_user(online.user, query.user_id)
     slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
     compat, attend = engine.ranker.score_people(
-        vector, hits.vectors, online, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
+        vector, hits.vectors, online.features, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
     )
     combined = engine.ranker.combine(compat, attend)
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.constants import SLOT_NOT_SAID
-from recsys.errors import UnknownUser
 from recsys.online import PlaceRow
-from recsys.recommend.engine import Engine, known
+from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_place
 from recsys.recommend.policy import best_first
 
@@ -36,11 +35,16 @@ class RecommendedPlace:
 
 @dataclass(frozen=True)
 class PlaceAnswer:
-    """The list, best first, and the city it is for."""
+    """The list, best first, and the city it is for.
+
+    Attributes:
+        features_age_s: how old the oldest feature of a place is that this answer was ranked with; 0: read just now.
+    """
 
     city_id: int
     city_name: str
     recommendations: list[RecommendedPlace]
+    features_age_s: float
 
 
 async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> PlaceAnswer:
@@ -52,19 +56,17 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         Unavailable: a store did not answer in time.
         NotReady: nothing is published, or the online store is not filled.
     """
-    (user,) = await asyncio.to_thread(engine.features.users, [query.user_id], now)
-    if user is None:
-        raise UnknownUser(f"there is no user {query.user_id}")
-    city_id = engine.city(query.city_id, user.home_city_id)
     vectors = await engine.index.vectors("users", [query.user_id])
     if query.user_id not in vectors:
-        raise engine.no_vector(query.user_id)
+        raise await engine.unknown(query.user_id, now)
     vector = vectors[query.user_id]
+    city_id = engine.city(query.city_id, query.user_id)
     hits = await engine.index.search("places", vector, city_id=city_id, limit=max(engine.candidates, query.top_k))
     online = await asyncio.to_thread(engine.features.rank_places, query.user_id, hits.ids, now)
+    user = known_user(online.user, query.user_id)
     slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
     scores = engine.ranker.score_places(
-        vector, hits.vectors, online, city_id=city_id, slot=slot, categories=query.desired_categories
+        vector, hits.vectors, online.features, city_id=city_id, slot=slot, categories=query.desired_categories
     )
 
     def read(ids: list[int]) -> list[PlaceRow | None]:
@@ -86,4 +88,5 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
             )
             for at, place in chosen
         ],
+        online.age_s,
     )

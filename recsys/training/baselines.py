@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.constants import PLACE_ACTIVITY
+from recsys.aggregates import PLACE_ACTIVITY
 from recsys.graph import INTERACTS
 from recsys.training.inputs import Prepared
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.constants import PLACE_ACTIVITY, SLOT_NOT_SAID
+from recsys.aggregates import PLACE_ACTIVITY
+from recsys.constants import SLOT_NOT_SAID
 from recsys.models.backbone import Embeddings
 from recsys.training.inputs import CityCatalogue, Prepared
 

@@ -3,6 +3,7 @@
 Everything on the left of the moment comes from Feast's point-in-time joins; everything on the right from the lake.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,22 +14,22 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recsys.aggregates import TOGETHER
-from recsys.constants import (
-    D_EDGE_USER_PLACE,
-    D_EDGE_USER_USER,
-    MAX_NEIGHBORHOODS_PER_USER,
-    PLACE_ACTIVITY,
-    SECONDS_PER_DAY,
-    SLOT_BY_DAY_AND_TIME,
-    SLOT_NOT_SAID,
-    USER_ACTIVITY,
+from recsys.aggregates import (
+    TOGETHER,
+    USER_USER,
+    States,
+    finish_pairs,
+    finish_places,
+    finish_ties,
+    finish_users,
+    pairs_of,
 )
+from recsys.aggregates.finish import Floats
+from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, SLOT_BY_DAY_AND_TIME, SLOT_NOT_SAID
 from recsys.errors import DataError
 from recsys.features import FeatureStore, matrix
 from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
 from recsys.lake import Lake
-from recsys.online import finish_activity, finish_pairs
 from recsys.taxonomy import Widths
 
 Ints = npt.NDArray[np.int64]
@@ -86,7 +87,7 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
     when = {"as_of": as_of}
     user_ids = _ints(lake.query("SELECT user_id FROM users WHERE as_of <= $as_of ORDER BY 1", when), "user_id")
     place_ids = _ints(lake.query("SELECT place_id FROM places WHERE as_of <= $as_of ORDER BY 1", when), "place_id")
-    widths = lake.taxonomy().widths
+    widths, now_us = lake.taxonomy().widths, round(as_of.timestamp() * 1e6)
     users, user_online = _users(store, user_ids, as_of, widths)
     places, place_online = _places(store, place_ids, as_of, widths)
 
@@ -94,32 +95,30 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
         'SELECT DISTINCT user_id, place_id FROM interactions WHERE "timestamp" < $as_of ORDER BY ALL', when
     )
     table = store.historical("train_user_place_v1", _spine(spine), as_of)
-    table = table.filter(table["user_place__stats"].is_valid())
+    table = table.filter(table["user_place__so_far"].is_valid())
     source, target = _at(user_ids, table["user_id"]), _at(place_ids, table["place_id"])
-    stats = matrix(table["user_place__stats"], D_EDGE_USER_PLACE)
-    count = table["user_place__count"].to_numpy()
-    seconds = as_of.timestamp() - table["user_place__last_at_us"].to_numpy() / 1e6
-    age_days = seconds / SECONDS_PER_DAY
-    pairs = Edges(source, target, stats, {"count": count, "age_days": age_days})
-    pair_online = finish_pairs(stats, count, age_days)
+    history = pairs_of(States.of_arrow(table["user_place__so_far"]), now_us)
+    pairs = Edges(source, target, history.stats, {"count": history.count, "age_days": history.age_days})
+    pair_online = finish_pairs(pairs_of(States.of_arrow(table["user_place__state"]), now_us))
 
     spine = lake.query("SELECT user_u, user_v FROM user_user_edges WHERE as_of <= $as_of ORDER BY ALL", when)
     table = store.historical("train_user_user_v1", _spine(spine), as_of)
-    table = table.filter(table["user_user__stats"].is_valid())
+    table = table.filter(table["user_user__state"].is_valid())
     u, v = _at(user_ids, table["user_u"]), _at(user_ids, table["user_v"])
-    tie_stats = matrix(table["user_user__stats"], D_EDGE_USER_USER)
+    tie_online = finish_ties(States.of_arrow(table["user_user__state"]))
+    ties = Edges(u, v, np.ascontiguousarray(tie_online[:, : len(USER_USER)]), {})
 
     return Snapshot(
         as_of=as_of,
         until=until,
         widths=widths,
-        data=build_graph(users, places, pairs, Edges(u, v, tie_stats, {}), widths),
+        data=build_graph(users, places, pairs, ties, widths),
         user_online=user_online,
         place_online=place_online,
         pair_keys=torch.from_numpy(source * len(place_ids) + target),
         pair_online=torch.from_numpy(pair_online),
         tie_keys=torch.from_numpy(u * len(user_ids) + v),
-        tie_online=torch.from_numpy(finish_activity(tie_stats, np.ones(len(u), dtype=bool))),
+        tie_online=torch.from_numpy(tie_online),
         labels=_labels(lake, user_ids, place_ids, as_of, until),
         friends=_friends(lake, user_ids, as_of, until),
         companions=_companions(lake, user_ids, place_ids, as_of, until),
@@ -128,7 +127,7 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
 
 def _users(store: FeatureStore, ids: Ints, as_of: datetime, widths: Widths) -> tuple[Nodes, Tensor]:
     table = store.historical("train_users_v1", {"user_id": ids}, as_of)
-    activity = _activity(table["user_activity__stats"], len(USER_ACTIVITY))
+    activity = _activity(table["user_activity__state"], as_of, finish_users)
     areas = _padded(table["user_profile__area_ids"], -1).astype(np.int64)
     blocks: dict[str, npt.NDArray[Any]] = {
         "home_city_id": _column(table, "user_profile__home_city_id"),
@@ -144,7 +143,7 @@ def _users(store: FeatureStore, ids: Ints, as_of: datetime, widths: Widths) -> t
 
 def _places(store: FeatureStore, ids: Ints, as_of: datetime, widths: Widths) -> tuple[Nodes, Tensor]:
     table = store.historical("train_places_v1", {"place_id": ids}, as_of)
-    activity = _activity(table["place_activity__stats"], len(PLACE_ACTIVITY))
+    activity = _activity(table["place_activity__state"], as_of, finish_places)
     blocks: dict[str, npt.NDArray[Any]] = {
         "city_id": _column(table, "place_profile__city_id"),
         "neighborhood_id": _column(table, "place_profile__neighborhood_id"),
@@ -157,8 +156,8 @@ def _places(store: FeatureStore, ids: Ints, as_of: datetime, widths: Widths) -> 
     return Nodes(ids, blocks), torch.from_numpy(activity)
 
 
-def _activity(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.float32]:
-    return finish_activity(matrix(column, width), np.asarray(column.is_valid()))
+def _activity(column: pa.ChunkedArray, as_of: datetime, finish: Callable[[States, int], Floats]) -> Floats:
+    return finish(States.of_arrow(column), round(as_of.timestamp() * 1e6))
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[np.float64]:

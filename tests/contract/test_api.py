@@ -66,7 +66,9 @@ def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
     )
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert set(body) == {"user", "recommendations", "city_id", "city_name", "model_version", "request_id"}
+    assert set(body) == {
+        "user", "recommendations", "city_id", "city_name", "features_age_s", "model_version", "request_id",
+    }  # fmt: skip
     assert body["user"] == {"user_id": 4, "source": None, "source_id": None}
     assert (body["city_id"], body["city_name"], body["model_version"]) == (2, "City 2", "test-1")
     found = body["recommendations"]
@@ -263,8 +265,8 @@ def test_the_docs_work_without_a_network(client: TestClient):
 
 def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people"}
-    for path in ("/recommend/places", "/recommend/people"):
+    assert set(paths) == {"/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events"}
+    for path in ("/recommend/places", "/recommend/people", "/events"):
         answers = paths[path]["post"]["responses"]
         assert set(answers) == {"200", "400", "404", "413", "422", "500", "503"}
         for status, answer in answers.items():

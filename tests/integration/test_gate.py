@@ -20,9 +20,9 @@ from expectations import VIEW_SUITES, Bounds, drift
 from jobs import materialize, quality, validate
 from jobs.cli import app
 from jobs.report import Report
-from recsys import aggregates
+from recsys.aggregates import VIEWS
 from recsys.errors import GateFailed
-from recsys.features import FeatureStore
+from recsys.features import FeatureStore, LiveStates
 from recsys.lake import Lake
 from recsys.quality import check
 from recsys.schemas import INTERACTIONS, TABLES
@@ -285,28 +285,33 @@ def test_data_docs_are_there_and_ask_nobody(data: Path) -> None:
 
 
 START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 25, tzinfo=UTC)
+DAY_US = 86_400_000_000
+FIRST = int(START.timestamp() * 1e6)
+DAY_0 = FIRST // DAY_US
+ACTIVE = [0.0, FIRST + 5.0, DAY_0, DAY_0 - 3, *[1.0] * 8, DAY_0, *[2.0] * 8]
+PAIR = [0.0, 2.0, FIRST + 5.0, *[0.5] * 12]
 VIEW_ROWS: dict[str, tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
     "user_activity": (
-        {"user_id": 3, "stats": [0.5] * 8, "event_timestamp": START + timedelta(days=2)},
+        {"user_id": 3, "state": ACTIVE, "event_timestamp": START + timedelta(days=2)},
         [
-            ("stats has 8 elements", {"stats": [0.5] * 7}),
-            ("stats has no element above 1", {"stats": [1.5] + [0.5] * 7}),
-            ("stats has no missing, NaN or infinite element", {"stats": [float("nan")] + [0.5] * 7}),
+            ("state is 3 values and up to 29 x 9", {"state": ACTIVE[:-1]}),
+            ("state has no element below 0", {"state": [*ACTIVE[:-1], -1.0]}),
+            ("state has no missing, NaN or infinite element", {"state": [*ACTIVE[:-1], float("nan")]}),
+            ("days ascend", {"state": [*ACTIVE[:3], *ACTIVE[12:], *ACTIVE[3:12]]}),
+            ("the last event is before event_timestamp", {"state": [0.0, FIRST + 2.0 * DAY_US, *ACTIVE[2:]]}),
             ("user_id is among the accepted users", {"user_id": 4000}),
             ("event_timestamp is a midnight", {"event_timestamp": START + timedelta(days=2, hours=3)}),
         ],
     ),
     "user_place": (
-        {
-            "user_id": 3, "place_id": 5, "stats": [0.5] * 12, "count": 2,
-            "last_at_us": int(START.timestamp() * 1e6), "event_timestamp": START + timedelta(days=2),
-        },
+        {"user_id": 3, "place_id": 5, "state": PAIR, "so_far": PAIR, "event_timestamp": START + timedelta(days=2)},
         [
-            ("last_at_us is before event_timestamp", {"last_at_us": int((START.timestamp() + 2 * 86_400) * 1e6)}),
-            ("count is at least 1", {"count": 0}),
+            ("state has 15 elements", {"state": PAIR[:-1]}),
+            ("the last event is before event_timestamp", {"state": [0.0, 2.0, FIRST + 2.0 * DAY_US, *PAIR[3:]]}),
+            ("there is at least one interaction", {"state": [0.0, 0.0, *PAIR[2:]]}),
         ],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("view", VIEW_ROWS)
@@ -333,13 +338,14 @@ def test_a_feature_view_that_breaks_a_rule_changes_nothing(
     shutil.copytree(filled.data_dir, tmp_path / "data", ignore=shutil.ignore_patterns("redis*"))
     settings = Settings(data_dir=tmp_path / "data", redis_url=filled.redis_url, feature_repo=ROOT / "feature_repo")
     store = FeatureStore(ROOT / "feature_repo", data_dir=settings.data_dir, redis_url=filled.redis_url)
-    before = {p.name: p.read_bytes() for p in settings.features.iterdir()}, store.keys(), store.source()
-    future = aggregates.VIEWS["user_place"].replace('max("timestamp")', 'max("timestamp") + INTERVAL 2 DAY')
-    assert future != aggregates.VIEWS["user_place"]
-    monkeypatch.setattr(materialize, "views", lambda source: {**aggregates.VIEWS, "user_place": future})
+    live = LiveStates(store)
+    before = {p.name: p.read_bytes() for p in settings.features.glob("*.parquet")}, live.keys(), live.mark()
+    future = VIEWS["user_place"].replace('max("timestamp")', 'max("timestamp") + INTERVAL 2 DAY')
+    assert future != VIEWS["user_place"]
+    monkeypatch.setattr(materialize, "views", lambda source: {**VIEWS, "user_place": future})
     report = Report("materialize", settings.reports, Console(quiet=True))
-    match = "user_place: last_at_us is before event_timestamp does not hold of [0-9,]+ rows"
+    match = "user_place: the last event is before event_timestamp does not hold of [0-9,]+ rows"
     with pytest.raises(GateFailed, match=match):
         materialize.run(settings, report)
-    assert before == ({p.name: p.read_bytes() for p in settings.features.iterdir()}, store.keys(), store.source())
+    assert before == ({p.name: p.read_bytes() for p in settings.features.glob("*.parquet")}, live.keys(), live.mark())
     store.close()

@@ -659,7 +659,8 @@ def made_views(out: Path) -> None:
     with Lake(out) as lake:
         start, end = lake.horizon()
         for view, query in views(lake.source()).items():
-            params = {k: v for k, v in (("start", start), ("end", end)) if f"${k}" in query}
+            values = (("start", start), ("after", start), ("end", end))
+            params = {k: v for k, v in values if f"${k}" in query}
             lake.write(query, out / "features" / f"{view}.parquet", params)
 
 

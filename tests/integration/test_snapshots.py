@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from recsys.aggregates import PLACE_ACTIVITY
 from recsys.constants import SLOT_BY_DAY_AND_TIME
 from recsys.errors import DataError
 from recsys.features import FeatureStore
@@ -18,6 +19,8 @@ from recsys.training.snapshots import take_snapshot
 from tests.conftest import ROOT, Filled
 
 WEEK = timedelta(weeks=1)
+
+WIDTH = len(PLACE_ACTIVITY) + 1
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +108,12 @@ def test_look_ups_find_a_pairs_row_and_zeros_elsewhere(snapshot: Snapshot):
     source, target = snapshot.data[INTERACTS].edge_index
     at = torch.arange(0, len(source), 7)
     features = snapshot.place_features(source[at], target[at])
-    assert torch.equal(features[:, 9:], snapshot.pair_online[at])
-    assert torch.equal(features[:, :9], snapshot.place_online[target[at]])
+    assert torch.equal(features[:, WIDTH:], snapshot.pair_online[at])
+    assert torch.equal(features[:, :WIDTH], snapshot.place_online[target[at]])
     known = set(snapshot.pair_keys.tolist())
     m = len(snapshot.place_online)
     free = next((u, p) for u in range(10) for p in range(m) if u * m + p not in known)
-    assert not snapshot.place_features(torch.tensor([free[0]]), torch.tensor([free[1]]))[:, 9:].any()
+    assert not snapshot.place_features(torch.tensor([free[0]]), torch.tensor([free[1]]))[:, WIDTH:].any()
     u, v = snapshot.data[SOCIAL].edge_index[:, 0]
     there, back = (snapshot.people_features(a[None], b[None])[:, :4] for a, b in ((u, v), (v, u)))
     assert torch.equal(there, back)

@@ -25,10 +25,6 @@ def test_tags_belong_to_categories_by_meaning():
     assert sorted(t for tags in c.TAGS_BY_CATEGORY.values() for t in tags) == sorted(c.FINE_TAGS)
 
 
-def test_online_widths_are_the_stated_ones():
-    assert (c.D_ONLINE_PLACE, c.D_ONLINE_PEOPLE) == (24, 13)
-
-
 def test_every_hour_of_a_week_has_the_slot_its_name_says():
     monday = datetime(2024, 1, 1, tzinfo=UTC)
     seen = set()

@@ -18,8 +18,9 @@ from prompt_toolkit.output import DummyOutput
 
 from jobs import sql
 from jobs.report import Report
+from recsys.atomic import staging
 from recsys.errors import ConfigError, DataError, NotReady
-from recsys.lake import Lake, staging
+from recsys.lake import Lake
 from recsys.schemas import TABLES, TIMESTAMP
 from recsys.settings import Settings
 
@@ -245,7 +246,7 @@ def die_at(n: int, patch: pytest.MonkeyPatch) -> None:
 
     for name in ("replace", "unlink", "mkdir"):
         patch.setattr(Path, name, mortal(getattr(Path, name)))
-    patch.setattr("recsys.lake.shutil.rmtree", mortal(shutil.rmtree))
+    patch.setattr("recsys.atomic.shutil.rmtree", mortal(shutil.rmtree))
 
 
 class TestStaging:

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
 from recsys.artifacts import save_artifact
-from recsys.constants import C_COARSE, C_FINE, D_MODEL, D_ONLINE_PEOPLE, D_ONLINE_PLACE, SLOT_NOT_SAID
+from recsys.constants import C_COARSE, C_FINE, D_MODEL, SLOT_NOT_SAID
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.graph import INTERACTS, SOCIAL, Snapshot
 from recsys.models.backbone import Embeddings
@@ -251,7 +252,7 @@ def test_every_part_of_a_context_counts(
         ({"slot": 7}, r"slot must lie in \[0, 6\]"),
         ({"categories": [6]}, r"category must lie in \[0, 6\)"),
         ({"online": np.zeros((12, 3), dtype=np.float32)}, "online features must have shape"),
-        ({"online": np.full((12, 24), np.nan, dtype=np.float32)}, "online features must be finite"),
+        ({"online": np.full((12, D_ONLINE_PLACE), np.nan, dtype=np.float32)}, "online features must be finite"),
         ({"places": np.zeros((12, 5), dtype=np.float32)}, "candidates must have shape"),
     ],
 )

@@ -1,0 +1,57 @@
+"""Finished features of places, shared by the requests of one process for a bounded time."""
+
+import threading
+from typing import Final
+
+import numpy as np
+
+from recsys.aggregates import PLACE_ACTIVITY
+from recsys.aggregates.finish import Bools, Floats
+from recsys.aggregates.states import Doubles, Ints
+
+_WIDTH: Final = len(PLACE_ACTIVITY) + 1
+_ROWS: Final = 1 << 17  # 10 MB; a full cache begins anew
+
+
+class PlaceCache:
+    """place_activity of places read lately. Safe for use from several threads.
+
+    Args:
+        max_age_s: an entry older than this is read again; 0: nothing is kept.
+    """
+
+    def __init__(self, max_age_s: float) -> None:
+        self._max_age_us = int(max_age_s * 1e6)
+        self._lock = threading.Lock()
+        self._clear()
+
+    def look_up(self, ids: Ints, now_us: int) -> tuple[Floats, Ints, float]:
+        """(C, D) features, zeros where they must be read; which those are; and the age in seconds of the oldest."""
+        out = np.zeros((len(ids), _WIDTH), dtype=np.float32)
+        if not self._max_age_us:
+            return out, np.arange(len(ids)), 0.0
+        with self._lock:
+            at = np.array([self._row.get(i, 0) for i in ids.tolist()], dtype=np.int64)
+            age = now_us - self._read_at[at]
+            fresh: Bools = (age >= 0) & (age <= self._max_age_us)
+            out[fresh] = self._features[at[fresh]]
+        oldest = float(age[fresh].max()) / 1e6 if fresh.any() else 0.0
+        return out, np.flatnonzero(~fresh), oldest
+
+    def keep(self, ids: Ints, features: Floats, now_us: int) -> None:
+        """Remember what was just read."""
+        if not self._max_age_us:
+            return
+        with self._lock:
+            if len(self._row) + len(ids) >= _ROWS:
+                self._clear()
+            for i in ids.tolist():
+                self._row.setdefault(i, len(self._row) + 1)
+            at = np.array([self._row[i] for i in ids.tolist()], dtype=np.int64)
+            self._features[at] = features
+            self._read_at[at] = now_us
+
+    def _clear(self) -> None:
+        self._row: dict[int, int] = {}
+        self._features: Floats = np.zeros((_ROWS if self._max_age_us else 1, _WIDTH), dtype=np.float32)
+        self._read_at: Doubles = np.full(len(self._features), -np.inf)  # row 0 is nobody's

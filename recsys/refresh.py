@@ -1,0 +1,170 @@
+"""Feature views made anew, as far back as anything changed, and no further.
+
+A row stamped t depends on nothing after t. So of a lake that differs from the one that the views were made from, only
+rows stamped after the day of the earliest difference are computed; a row that arrives two days late is such a
+difference. Rows that were there and are gone or altered, other definitions and another beginning of the data make
+everything again.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Self
+
+from recsys.atomic import write_json
+from recsys.errors import DataError
+from recsys.lake import EVENTS, Lake
+from recsys.schemas import TABLES
+
+MADE: Final = "made.json"
+_SEEN: Final = "seen"  # copies of the tables that the views were made from
+_WATCHED: Final = {"users": "as_of", "places": "as_of", "user_user_edges": "as_of", "interactions": '"timestamp"'}
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the feature views were made from.
+
+    Attributes:
+        source: fingerprint of lake, definitions and end.
+        queries: fingerprint of the definitions alone.
+        start, end: midnights; the views know [start, end).
+        before: `source` of the views that these continue; None where all was made.
+        after: only rows stamped later are other than theirs.
+        landed: position in the event log up to which its events are in the lake.
+    """
+
+    source: str
+    queries: str
+    start: datetime
+    end: datetime
+    landed: int
+    before: str | None = None
+    after: datetime | None = None
+
+    @classmethod
+    def read(cls, features: Path) -> Self | None:
+        """What a folder of views says; None where it says nothing that can be read."""
+        try:
+            found = json.loads((features / MADE).read_text(encoding="utf-8"))
+            moments = {k: found[k] and datetime.fromisoformat(found[k]) for k in ("start", "end", "after")}
+            return cls(**{**found, **moments})
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, features: Path) -> None:
+        """Say it."""
+        write_json(features / MADE, asdict(self))
+
+
+def wanted(
+    lake: Lake, queries: Mapping[str, str], definitions: str, start: datetime, end: datetime, landed: int
+) -> Made:
+    """What views of this lake, by these definitions, up to this end would be made from."""
+    said = hashlib.sha256(json.dumps([definitions, dict(queries)]).encode()).hexdigest()
+    source = hashlib.sha256(json.dumps([lake.fingerprint(), start.isoformat(), end.isoformat(), said]).encode())
+    return Made(source.hexdigest(), said, start, end, landed)
+
+
+def continues(lake: Lake, features: Path, new: Made) -> tuple[Made | None, str]:
+    """How the views that are there can be continued.
+
+    Args:
+        lake: the accepted tables.
+        features: the folder of the views.
+        new: what they shall be made from.
+
+    Returns:
+        `new` with `before` and `after`, or None where all must be made, and the reason in words.
+    """
+    old = Made.read(features)
+    if old is None:
+        return None, "nothing was made before"
+    if old.queries != new.queries:
+        return None, "the definitions changed"
+    if old.start != new.start or new.end < old.end:
+        return None, "the data begin or end earlier"
+    earliest = old.end
+    for table, moment in _WATCHED.items():
+        seen = features / _SEEN / f"{table}.parquet"
+        if not seen.exists():
+            return None, f"there is no copy of {table}"
+        try:
+            gone, first = _difference(lake, table, moment, seen)
+        except DataError:
+            return None, f"{table} has other columns"
+        if gone:
+            return None, f"{gone:,} rows of {table} that were there are gone or altered"
+        if first is not None:
+            earliest = min(earliest, first)
+    after = earliest.replace(hour=0, minute=0, second=0, microsecond=0)
+    if after <= new.start:
+        return None, "something changed on the first day"
+    continued = Made(new.source, new.queries, new.start, new.end, new.landed, old.source, after)
+    return continued, f"rows after {after:%Y-%m-%d}"
+
+
+def remember(lake_dir: Path, features: Path) -> None:
+    """Copy the tables that views are made from beside them."""
+    (features / _SEEN).mkdir(parents=True, exist_ok=True)
+    for name in (*(f"{table}.parquet" for table in _WATCHED), EVENTS):
+        if (lake_dir / name).exists():
+            shutil.copyfile(lake_dir / name, features / _SEEN / name)
+
+
+def compute(
+    lake: Lake, view: str, query: str, made: Made, old: Path, folder: Path, others: Mapping[str, Path]
+) -> tuple[Path, Path]:
+    """Write a view.
+
+    Args:
+        lake: the accepted tables.
+        view: its name.
+        query: its SQL.
+        made: what it is made from; with `after`, the view at `old` is continued.
+        old: the view as it was.
+        folder: where to write.
+        others: views that are new already, for queries that read them.
+
+    Returns:
+        The view's file, and one of only the rows that are new: the same file where all are.
+    """
+    path, part = folder / f"{view}.parquet", folder / ".new" / f"{view}.parquet"
+    values: dict[str, Any] = {"start": made.start, "after": made.after or made.start, "end": made.end}
+    params = {name: value for name, value in values.items() if f"${name}" in query}
+    if made.after is None:
+        lake.write(query, path, params, files=others)
+        return path, path
+    after = {"after": made.after}
+    if "$after" in query:
+        lake.write(query, part, params, files=others)
+        kept = "SELECT * FROM old WHERE event_timestamp <= $after UNION ALL SELECT * FROM new"
+        lake.write(kept, path, after, files={"old": old, "new": part})
+    else:
+        lake.write(query, path, params, files=others)
+        lake.write("SELECT * FROM new WHERE event_timestamp > $after", part, after, files={"new": path})
+    return path, part
+
+
+def _difference(lake: Lake, table: str, moment: str, seen: Path) -> tuple[int, datetime | None]:
+    """How many rows are gone or altered, and the earliest moment of one that is new."""
+    columns = ", ".join(f'"{name}"' for name in TABLES[table].columns)
+    files, before = {"seen": seen}, f"SELECT {columns} FROM seen"
+    if table == "interactions" and (events := seen.with_name(EVENTS)).exists():
+        files["seen_events"] = events
+        before = f"SELECT {columns} FROM seen UNION ALL SELECT {columns} FROM seen_events"
+    sql = f"""
+    SELECT count(*) FILTER (n < 0)::BIGINT AS gone, epoch_us(min(moment) FILTER (n > 0)) AS first FROM (
+        SELECT h, any_value(moment) AS moment, sum(side) AS n FROM (
+            SELECT hash({columns}) AS h, {moment} AS moment, 1 AS side FROM (SELECT {columns} FROM {table})
+            UNION ALL SELECT hash({columns}), {moment}, -1 FROM ({before})
+        ) GROUP BY h HAVING sum(side) != 0
+    )"""
+    row = next(lake.derive(sql, files)).to_pylist()[0]
+    first = None if row["first"] is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row["first"])
+    return row["gone"], first
