@@ -31,6 +31,8 @@ FEATURE_VIEWS: Final = (
 )  # fmt: skip
 EVENTS: Final = "events.parquet"  # in the lake: what the API was told, judged like every other interaction
 _IDS: Final = ("users_ids", "places_ids", "cities_ids")  # our numbers and the sources' own ids
+# small row groups are compressed side by side, and the lowest level loses no size on such data
+_PARQUET: Final = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 30720"
 _UNKNOWN_TABLE: Final = re.compile(r'Table with name "?(\w+)"? does not exist')
 _EXPLAIN: Final = re.compile(r"\s*explain\s+(analyze\s+)?(?=select|from|with|values|\()", re.IGNORECASE)
 _DAY: Final = timedelta(days=1)
@@ -117,7 +119,7 @@ class Lake:
         """
         with _explained(self._dir), self._open(files) as connection, replacing(path) as aside:
             copied = connection.execute(
-                f"COPY ({sql.strip().rstrip(';')}\n) TO {_text(aside)} (FORMAT parquet, COMPRESSION zstd)", params
+                f"COPY ({sql.strip().rstrip(';')}\n) TO {_text(aside)} ({_PARQUET})", params
             ).fetchone()
             return int(copied[0]) if copied else 0
 
