@@ -19,7 +19,7 @@ pipeline: $(READY) ## the demo without serving
 serve: $(READY) ## serve what the pipeline published
 	@$(BIN)/recsys serve
 
-test: $(READY) ## all tests, with real Redis and Qdrant engines (about 5 minutes)
+test: $(READY) ## all tests, with real Redis and Qdrant engines (about 10 minutes)
 	$(BIN)/python -m pytest tests --ignore tests/benchmarks
 
 check: $(READY) ## lint, types, import contracts, unit and contract tests

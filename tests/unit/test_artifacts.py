@@ -96,3 +96,24 @@ def test_versions_are_in_order_of_creation_and_only_finished_ones(tmp_path: Path
     (tmp_path / ".c.partial").mkdir()
     (tmp_path / ".c.partial" / MANIFEST).write_text(json.dumps({"created_at": "2025"}))
     assert versions(tmp_path) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        {"place_activity": {"state": "Array(Float64) 0=seq", "renamed": "Int64"}},
+        {"place_activity": {"state": "Array(Float32) 0=seq", "count": "Int64"}},
+        {"place_activity": {"state": "Array(Float64) 0=last_at_us", "count": "Int64"}},
+        {},
+    ],
+    ids=["renamed", "retyped", "another layout", "not registered"],
+)
+def test_a_registry_of_other_features_is_refused_with_both_lists(tmp_path: Path, there: dict[str, dict[str, str]]):
+    trained = {"place_activity": {"state": "Array(Float64) 0=seq", "count": "Int64"}}
+    artifact = Artifact(save(tmp_path).folder, save(tmp_path).manifest | {"features": trained})
+    artifact.require_features(trained | {"another": {"x": "Int64"}})
+    with pytest.raises(ArtifactError, match=r"another feature view place_activity than the registry's") as raised:
+        artifact.require_features(there)
+    assert "(got [count: Int64, state: Array(Float64) 0=seq]; the registry has [" in str(raised.value)
+    for name, kind in there.get("place_activity", {}).items():
+        assert f"{name}: {kind}" in str(raised.value)
