@@ -15,8 +15,11 @@ from recsys.settings import Settings
 @contextmanager
 def opened(settings: Settings) -> Iterator[tuple[Lake, FeatureStore]]:
     """The lake and the feature store, closed at the end."""
-    store = FeatureStore(settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url)
     with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
+        widths = lake.taxonomy().widths
+        store = FeatureStore(
+            settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url, widths=widths
+        )
         try:
             yield lake, store
         finally:

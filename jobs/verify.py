@@ -20,6 +20,8 @@ from recsys.settings import Settings
 from recsys.training.snapshots import split_weeks
 from recsys.verify import Finding, sample
 
+VIEWS = (*verify.KEYS, "user_profile", "place_profile")  # what parity compares
+
 
 def run(
     settings: Settings, report: Report, *, pit: bool = True, parity: bool = True, repair: bool = False,

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from rich.console import Console
 
 from api.app import create_app
-from jobs import evaluate, materialize, publish, train, validate
+from jobs import evaluate, materialize, publish, train, validate, verify
 from jobs.report import Report
 from recsys import services
 from recsys.artifacts import open_artifact, versions
@@ -182,3 +182,10 @@ def test_another_name_makes_other_data(published: Settings):
             assert lake.fingerprint() != one
         finally:
             path.write_bytes(before)
+
+
+def test_the_proof_knows_the_data_sets_own_widths(published: Settings):
+    found = report("verify", published)
+    verify.run(published, found, samples=60)
+    assert found.figures["severity"] == "ok"
+    assert {view: one["off"] for view, one in found.figures["parity"].items()} == dict.fromkeys(verify.VIEWS, 0)
