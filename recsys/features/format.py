@@ -17,7 +17,6 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
 from recsys.aggregates.states import Doubles, Ints, States
-from recsys.features.wire import command
 
 Bytes = npt.NDArray[np.uint8]
 STATE: Final = "state"
@@ -140,11 +139,6 @@ def encode(state: Doubles) -> bytes:
 def scan(project: str) -> bytes:
     """What all keys of a project match."""
     return b"*" + project.encode()
-
-
-def delete(key: bytes) -> bytes:
-    """One UNLINK of a key."""
-    return command(b"UNLINK", key)
 
 
 def _list_head(length: int) -> bytes:
