@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from recsys.aggregates import TOGETHER, VIEWS
-from recsys.aggregates.history import stamp
+from recsys.aggregates.history import MEETINGS
 from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, N_TIME_SLOTS, SLOT_BY_DAY_AND_TIME
 
 _WEEKLY: Final = """(date_trunc('week', "timestamp") + INTERVAL 7 DAYS)::DATE"""  # the Monday after an event
@@ -122,10 +122,7 @@ ORDER BY place_id, event_timestamp
 USER_USER: Final = f"""
 WITH {TOGETHER},
 changes AS (
-    SELECT user_u, user_v, as_of AS t, 0 AS n FROM user_user_edges WHERE as_of <= $end
-    UNION ALL
-    SELECT user_u, user_v, greatest({stamp()}, as_of), count(*)
-    FROM together JOIN user_user_edges USING (user_u, user_v) WHERE as_of <= $end GROUP BY ALL
+    {MEETINGS}
     UNION ALL
     SELECT user_u, user_v, m::TIMESTAMP::TIMESTAMPTZ, 0
     FROM user_user_edges, (SELECT unnest(generate_series($start::DATE, $end::DATE, INTERVAL {_REFRESH_DAYS} DAY)) AS m)

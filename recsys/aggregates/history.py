@@ -151,15 +151,19 @@ TOGETHER: Final = """
         FROM attended a JOIN attended b USING (place_id, day) WHERE a.user_id < b.user_id
     )"""
 
+# (user_u, user_v, t, n) of a tie: when it begins, and how often the two met on a day
+MEETINGS: Final = f"""
+    SELECT user_u, user_v, as_of AS t, 0 AS n FROM user_user_edges WHERE as_of <= $end
+    UNION ALL
+    SELECT user_u, user_v, greatest({stamp()}, as_of), count(*)
+    FROM together JOIN user_user_edges USING (user_u, user_v) WHERE as_of <= $end GROUP BY ALL"""
+
 # [seq, met, interest_overlap, same_neighborhood]: seed, section 3.2.4, with the total of co-attendances replaced by
 # the count so far (amendment 10)
 USER_USER: Final = f"""
 WITH {TOGETHER},
 changes AS (
-    SELECT user_u, user_v, as_of AS t, 0 AS n FROM user_user_edges WHERE as_of <= $end
-    UNION ALL
-    SELECT user_u, user_v, greatest({stamp()}, as_of), count(*)
-    FROM together JOIN user_user_edges USING (user_u, user_v) WHERE as_of <= $end GROUP BY ALL
+    {MEETINGS}
 ),
 counted AS (SELECT user_u, user_v, t, sum(n) AS n FROM changes GROUP BY ALL)
 SELECT user_u, user_v, t AS event_timestamp,

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from recsys.atomic import flush
 from recsys.errors import DataError, EventLogUnavailable
 from recsys.events.event import Event
 from recsys.events.reader import SEGMENTS, Reader, segment
@@ -161,8 +162,8 @@ class EventLog:
         self._path, self._size = path, size
         try:
             if fresh:
-                _flush(self.folder)
-                _flush(self.folder.parent)
+                flush(self.folder)
+                flush(self.folder.parent)
             rest = memoryview(block)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
@@ -214,20 +215,12 @@ class EventLog:
                 raise DataError(f"{path} is damaged at byte {offset + end} (got {data[end : end + 80]!r})")
             os.truncate(path, offset + end)
         if data:
-            _flush(path)  # whoever wrote it may have been killed before they did
+            flush(path)  # whoever wrote it may have been killed before they did
         self._path, self._size = path, offset + end
 
 
 def _digest(name: bytes) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

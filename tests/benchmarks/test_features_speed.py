@@ -76,7 +76,8 @@ def test_materialize_all_and_one_day_more(default: Default):
     assert pairs > 500_000
     assert more["made"].startswith("rows after")
     assert full["seconds"] < 120
-    assert more["seconds"] < full["seconds"], "of which 7 s are imports, and 7 s writing again what stays"
+    assert more["seconds"] < full["seconds"] / 2
+    assert more["seconds"] < 20, "of which 7 s are imports, and 7 s writing again what stays"
 
 
 def test_point_in_time_set_of_the_whole_graph(default: Default):
