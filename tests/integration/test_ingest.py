@@ -766,7 +766,7 @@ def test_a_disk_that_is_full_at_any_write_changes_nothing(tmp_path, at, monkeypa
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     mapping = prepared(tmp_path / "in")
-    monkeypatch.setattr("recsys.atomic._flush", full)
+    monkeypatch.setattr("recsys.atomic.flush", full)
     with pytest.raises(OSError, match="No space left on device") as caught:
         ingest(mapping, tmp_path)
     assert "there is no space left; what was there before is as it was" in str(sentence(caught.value))
