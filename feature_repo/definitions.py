@@ -38,7 +38,7 @@ user_v = Entity(name="user_v", join_keys=["user_v"], value_type=ValueType.INT64,
 
 # sources -------------------------------------------------------------------------------------------------------------
 def source(view: str) -> FileSource:
-    """The parquet file that `recsys materialize` writes for a view."""
+    """The folder of parquet files that `recsys materialize` writes for a view, which Feast reads as one."""
     return FileSource(
         name=f"{view}_parquet", path=str(DATA / "features" / f"{view}.parquet"), timestamp_field="event_timestamp"
     )

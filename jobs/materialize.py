@@ -19,7 +19,7 @@ from recsys.features import FeatureStore
 from recsys.lake import Lake
 from recsys.profiles import views
 from recsys.quality import check, data_docs, worst
-from recsys.refresh import Made, compute, continues, remember, wanted
+from recsys.refresh import Made, compute, continues, remember, superseded, wanted
 from recsys.settings import Settings
 
 
@@ -75,12 +75,12 @@ def _compute(settings: Settings, report: Report, lake: Lake, queries: Mapping[st
     bounds = replace(Bounds.of(lake.source(), sizes, taxonomy.widths), end=made.end)  # live events go beyond the data's
     now = settings.now or datetime.now(UTC)
     tables, suites, docs = judged(settings, "tables"), {}, {}
-    with staging(settings.data_dir, replaces=("features/*.parquet", "features/seen/*")) as stage:
-        folder, paths = stage / "features", dict[str, Path]()
+    old = [str(part.relative_to(settings.data_dir)) for part in superseded(settings.features, made)]
+    with staging(settings.data_dir, replaces=("features/*.parquet", "features/seen/*", *old)) as stage:
+        folder, paths = stage / "features", dict[str, list[Path]]()
         for view, query in queries.items():
             with report.stage(f"compute {view}"):
-                old = settings.features / f"{view}.parquet"
-                paths[view], part = compute(lake, view, query, made, old, folder, paths)
+                paths[view], part = compute(lake, view, query, made, settings.features, folder, paths)
             with report.stage(f"judge {view}"):
                 suite = VIEW_SUITES[view](bounds)
                 verdict = check(lake.derive(suite.sql, {"landing": part}), suite)

@@ -56,9 +56,10 @@ def _or_error(ask: Any) -> Any:
 
 
 def _parquet(path: Path, now: datetime) -> dict[str, Any] | None:
-    try:  # the footer alone: no row is read
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        return {"rows": pq.read_metadata(path).num_rows, **_when("written_at", written, now)}
+    try:  # the footers alone: no row is read
+        parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        written = datetime.fromtimestamp(max(part.stat().st_mtime for part in parts), UTC)
+        return {"rows": sum(pq.read_metadata(part).num_rows for part in parts), **_when("written_at", written, now)}
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError) as error:

@@ -123,8 +123,11 @@ def finish_staging(data_dir: Path) -> None:
         return
     if (accepted / _MOVES).exists():  # else every move is done, and only removing the folder was cut off
         moves = json.loads((accepted / _MOVES).read_text(encoding="utf-8"))
-        for gone in moves["gone"]:
-            (data_dir / gone).unlink(missing_ok=True)
+        for gone in (data_dir / name for name in moves["gone"]):
+            if gone.is_file():  # else it went before the cut, and a folder of that name may have come since
+                gone.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder goes with the last of what was in it
+                gone.parent.rmdir()
         for file in moves["files"]:
             (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # moved before the cut, or by another process that found it so

@@ -102,14 +102,16 @@ class Lake:
                 raise DataError(f"the lake is read-only: one query at a time (got {_short(sql)!r})")
             return _relation(connection, sql, params).to_arrow_table()
 
-    def write(self, sql: str, path: Path, params: Params = None, *, files: Mapping[str, Path] | None = None) -> int:
+    def write(
+        self, sql: str, path: Path, params: Params = None, *, files: Mapping[str, Path | Sequence[Path]] | None = None
+    ) -> int:
         """Stream a query of ours into a parquet file, atomically: zstd, timestamps in microseconds.
 
         Args:
             sql: one query; give it an ORDER BY, or the file's bytes may differ from run to run.
             path: the file; its folder is made.
             params: as for `query`.
-            files: views that the query reads from elsewhere than the lake.
+            files: views that the query reads from elsewhere than the lake; the rows of several files one after another.
 
         Returns:
             Number of rows written.
@@ -210,19 +212,20 @@ class Lake:
         found |= {name: self._dir / "ids" / f"{name.removesuffix('_ids')}.parquet" for name in _IDS}
         return {name: path for name, path in found.items() if path.exists()}
 
-    def _open(self, files: Mapping[str, Path] | None = None) -> duckdb.DuckDBPyConnection:
+    def _open(self, files: Mapping[str, Path | Sequence[Path]] | None = None) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config=self._config)
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it goes to standard output, as answers do
-        for name, path in {**self._files(), **(files or {})}.items():
-            columns, paths = "*", _text(path)
-            if name == "interactions" and (events := path.with_name(EVENTS)).exists():
-                columns, paths = ", ".join(map(_name, TABLES[name].columns)), f"[{paths}, {_text(events)}]"
+        for name, found in {**self._files(), **(files or {})}.items():
+            columns, paths = "*", [found] if isinstance(found, Path) else found
+            if name == "interactions" and (events := paths[0].with_name(EVENTS)).exists():
+                columns, paths = ", ".join(map(_name, TABLES[name].columns)), [*paths, events]
+            source = f"read_parquet([{', '.join(map(_text, paths))}])"
             try:
-                connection.execute(f"CREATE VIEW {_name(name)} AS SELECT {columns} FROM read_parquet({paths})")
+                connection.execute(f"CREATE VIEW {_name(name)} AS SELECT {columns} FROM {source}")
             except duckdb.Error as error:
                 connection.close()
-                raise DataError(f"{path.name} cannot be read as parquet: {_first_lines(error)}") from error
+                raise DataError(f"{paths[0].name} cannot be read as parquet: {_first_lines(error)}") from error
         return connection
 
     def _connection(self) -> duckdb.DuckDBPyConnection:

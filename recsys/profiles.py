@@ -84,7 +84,7 @@ SELECT u.user_id, u.name, u.home_city_id::BIGINT, coalesce(h.ids[1], u.home_neig
 FROM weeks w JOIN users u USING (user_id) JOIN tag_so_far g USING (user_id, t)
 JOIN category_so_far c USING (user_id, t) LEFT JOIN haunts h USING (user_id, t)
 WHERE w.t::TIMESTAMP::TIMESTAMPTZ > u.as_of
-ORDER BY user_id, event_timestamp
+ORDER BY event_timestamp, user_id
 """
 
 # A place's typical time is the slot of most of its visits so far; a row only where that changes.
@@ -115,7 +115,7 @@ UNION ALL
 SELECT p.place_id, p.name, p.city_id::BIGINT, p.neighborhood_id::BIGINT, p.category_one_hot, p.fine_tag_vector,
        p.price_band::BIGINT, c.slot::BIGINT, c.t::TIMESTAMP::TIMESTAMPTZ
 FROM changed c JOIN places p USING (place_id) WHERE c.t::TIMESTAMP::TIMESTAMPTZ > p.as_of
-ORDER BY place_id, event_timestamp
+ORDER BY event_timestamp, place_id
 """
 
 # As aggregates.history.USER_USER, with the likeness of both as their profiles stood at that moment.

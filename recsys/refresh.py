@@ -9,11 +9,13 @@ everything again.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
+
+import pyarrow.parquet as pq
 
 from recsys.atomic import write_json
 from recsys.errors import DataError
@@ -23,7 +25,10 @@ from recsys.schemas import TABLES
 MADE: Final = "made.json"
 _SEEN: Final = "seen"  # copies of the tables that the views were made from
 _WATCHED: Final = {"users": "as_of", "places": "as_of", "user_user_edges": "as_of", "interactions": '"timestamp"'}
-_DAY: Final = timedelta(days=1)
+_LAYOUT: Final = "parts"  # of the views' files; views that lie otherwise are made again
+_STAMP: Final = "event_timestamp"
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_MANY_PARTS: Final = 60  # two months of days; a reader opens each
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def wanted(
     lake: Lake, queries: Mapping[str, str], definitions: str, start: datetime, end: datetime, landed: int
 ) -> Made:
     """What views of this lake, by these definitions, up to this end would be made from."""
-    said = hashlib.sha256(json.dumps([definitions, dict(queries)]).encode()).hexdigest()
+    said = hashlib.sha256(json.dumps([_LAYOUT, definitions, dict(queries)]).encode()).hexdigest()
     source = hashlib.sha256(json.dumps([lake.fingerprint(), start.isoformat(), end.isoformat(), said]).encode())
     return Made(source.hexdigest(), said, start, end, landed)
 
@@ -117,38 +122,77 @@ def remember(lake_dir: Path, features: Path) -> None:
             shutil.copyfile(lake_dir / name, features / _SEEN / name)
 
 
+def superseded(features: Path, made: Made) -> list[Path]:
+    """Parts of views that do not stay as they are once views made so take their places."""
+    return [part for view in features.glob("*.parquet") for part in _parts(view) if part not in _plan(view, made)[0]]
+
+
 def compute(
-    lake: Lake, view: str, query: str, made: Made, old: Path, folder: Path, others: Mapping[str, Path]
-) -> tuple[Path, Path]:
-    """Write a view.
+    lake: Lake, view: str, query: str, made: Made, features: Path, folder: Path, others: Mapping[str, Sequence[Path]]
+) -> tuple[list[Path], Path]:
+    """Write what is new of a view.
+
+    A view is a folder of parts, each named by the day after which its rows are stamped, up to the next part's day; all
+    of its rows in the order of their parts are the view. So rows that stay are not written again, but for those of a
+    part that `made.after` cuts in two, and of parts that became too many.
 
     Args:
         lake: the accepted tables.
         view: its name.
         query: its SQL.
-        made: what it is made from; with `after`, the view at `old` is continued.
-        old: the view as it was.
+        made: what it is made from; with `after`, the view in `features` is continued.
+        features: the views as they were.
         folder: where to write.
-        others: views that are new already, for queries that read them.
+        others: parts of views that are new already, for queries that read them.
 
     Returns:
-        The view's file, and one of only the rows that are new: the same file where all are.
+        All parts of the view as it shall be, and the last of them: that of the new rows, though there be none.
     """
-    path, part = folder / f"{view}.parquet", folder / ".new" / f"{view}.parquet"
+    target = folder / f"{view}.parquet"
+    stay, again = _plan(features / target.name, made)
+    part = target / _part_name(made.after or made.start)
     values: dict[str, Any] = {"start": made.start, "after": made.after or made.start, "end": made.end}
     params = {name: value for name, value in values.items() if f"${name}" in query}
     if made.after is None:
-        lake.write(query, path, params, files=others)
-        return path, path
+        lake.write(query, part, params, files=others)
+        return [part], part
     after = {"after": made.after}
     if "$after" in query:
         lake.write(query, part, params, files=others)
-        kept = "SELECT * FROM old WHERE event_timestamp <= $after UNION ALL SELECT * FROM new"
-        lake.write(kept, path, after, files={"old": old, "new": part})
-    else:
-        lake.write(query, path, params, files=others)
-        lake.write("SELECT * FROM new WHERE event_timestamp > $after", part, after, files={"new": path})
-    return path, part
+    else:  # small, and its order is kept when what it gave is read again
+        whole = folder / ".whole" / target.name
+        lake.write(query, whole, params, files=others)
+        lake.write("SELECT * FROM whole WHERE event_timestamp > $after", part, after, files={"whole": whole})
+    if again:
+        older = target / again[0].name
+        lake.write("SELECT * FROM old WHERE event_timestamp <= $after", older, after, files={"old": again})
+        stay = [*stay, older]
+    return [*stay, part], part
+
+
+def _parts(view: Path) -> list[Path]:
+    return sorted(view.glob("*.parquet"))
+
+
+def _part_name(after: datetime) -> str:
+    return f"{after:%Y-%m-%d}.parquet"
+
+
+def _plan(view: Path, made: Made) -> tuple[list[Path], list[Path]]:
+    """Parts that stay as they are, and those of which the rows that stay are to be written again, as one part."""
+    if made.after is None:
+        return [], []
+    older = [part for part in _parts(view) if part.name < _part_name(made.after)]
+    again = len(older) if len(older) >= _MANY_PARTS else int(_last(older[-1]) > made.after)
+    return older[: len(older) - again], older[len(older) - again :]
+
+
+def _last(part: Path) -> datetime:
+    """The latest moment in a part, by its statistics; profiles may come with stamps after the end of what is known."""
+    footer = pq.read_metadata(part)
+    groups = (footer.row_group(i) for i in range(footer.num_row_groups))
+    index = next(i for i in range(footer.num_columns) if footer.schema.column(i).path == _STAMP)
+    return max((group.column(index).statistics.max for group in groups), default=_NEVER)
 
 
 def _difference(lake: Lake, table: str, moment: str, seen: Path) -> tuple[int, datetime | None]:

@@ -74,14 +74,14 @@ FROM (
                   lambda e: {'value': e.value, 'first': -e.key, 'key': e.key})) AS areas
     FROM users
 )
-ORDER BY user_id
+ORDER BY event_timestamp, user_id
 """
 
 PLACE_PROFILE: Final = """
 SELECT place_id, name, city_id::BIGINT AS city_id, neighborhood_id::BIGINT AS neighborhood_id,
        category_one_hot, fine_tag_vector, price_band::BIGINT AS price_band,
        typical_time_slot::BIGINT AS typical_time_slot, as_of AS event_timestamp
-FROM places ORDER BY place_id
+FROM places ORDER BY event_timestamp, place_id
 """
 
 USER_ACTIVITY: Final = _activity("user", USER_COUNTERS)

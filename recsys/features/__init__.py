@@ -1,5 +1,10 @@
 """Historical and online features: the only package that knows Feast and its layout of the online store."""
 
+from recsys.features.lean import lean_import
+
+with lean_import():
+    import feast  # noqa: F401
+
 from recsys.features.live import LiveStates, Mark, Wanted
 from recsys.features.store import FeatureStore, matrix
 

@@ -1,7 +1,8 @@
 """Feature views continued from the day that changed are those made from the beginning, row for row."""
 
+import json
 import shutil
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.atomic import staging
 from recsys.lake import Lake
 from recsys.profiles import views
-from recsys.refresh import Made, compute, continues, remember, wanted
+from recsys.refresh import Made, compute, continues, remember, superseded, wanted
 
 DAY = timedelta(days=1)
 DERIVED = {"derived": True}
@@ -26,19 +28,23 @@ def refresh(data: Path, queries: dict[str, str], *, full: bool = False) -> tuple
         made = wanted(lake, queries, "definitions", start, end, landed=0)
         continued, why = (None, "asked for") if full else continues(lake, features, made)
         made = continued or made
-        aside = data / "aside"
-        paths: dict[str, Path] = {}
-        for view, query in queries.items():
-            paths[view], _ = compute(lake, view, query, made, features / f"{view}.parquet", aside, paths)
-        remember(data / "lake", aside)
-        made.write(aside)
-    features.mkdir(exist_ok=True)
-    for path in [p for p in aside.rglob("*") if p.is_file() and ".new" not in p.parts]:
-        target = features / path.relative_to(aside)
-        target.parent.mkdir(exist_ok=True)
-        path.replace(target)
-    shutil.rmtree(aside)
+        old = [str(part.relative_to(data)) for part in superseded(features, made)]
+        with staging(data, replaces=("features/*.parquet", "features/seen/*", *old)) as stage:
+            paths: dict[str, list[Path]] = {}
+            for view, query in queries.items():
+                paths[view], _ = compute(lake, view, query, made, features, stage / "features", paths)
+            remember(data / "lake", stage / "features")
+            made.write(stage / "features")
     return made, why
+
+
+def parts(data: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of writing of every part: the same of those that were not written again.
+
+    But for profiles: those of people who came after the end of the events stand in the last part.
+    """
+    found = {str(path.relative_to(data)): path.stat() for path in (data / "features").glob("*[!e].parquet/*.parquet")}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
 def rows(data: Path, view: str) -> pa.Table:
@@ -109,6 +115,73 @@ def test_a_row_that_arrives_two_days_late_is_found_and_mended(data: Path, tmp_pa
     lay(data, whole)
     made, _ = refresh(data, queries)
     assert made.after == end - 3 * DAY
+    same_as_all(data, tmp_path, queries)
+
+
+def grow(data: Path, queries: dict[str, str], whole: pa.Table, days: int) -> datetime:
+    """Made without the last days, then continued a day at a time; the end of the data."""
+    lay(data, whole)
+    with Lake(data) as lake:
+        _, end = lake.horizon()
+    for left in range(days, -1, -1):
+        lay(data, before(whole, end - left * DAY))
+        refresh(data, queries)
+    return end
+
+
+def test_parts_that_stay_are_not_written_again(data: Path, tmp_path: Path, queries: dict[str, str]):
+    whole = interactions(data)
+    end = grow(data, queries, before(whole, datetime(2024, 3, 1, tzinfo=UTC)), 2)
+    names = [f"{end - n * DAY:%Y-%m-%d}.parquet" for n in (2, 1)]
+    old = parts(data)
+    assert {Path(name).name for name in old} == {min(Path(name).name for name in old), *names}
+    lay(data, before(whole, end + DAY))
+    made, why = refresh(data, queries)
+    assert made.after == end, why
+    new = parts(data)
+    assert {name: new[name] for name in old} == old
+    assert {Path(name).name for name in new.keys() - old.keys()} == {f"{end:%Y-%m-%d}.parquet"}
+    same_as_all(data, tmp_path, queries)
+
+
+def test_a_late_row_cuts_a_part_in_two_and_drops_those_after_it(data: Path, tmp_path: Path):
+    queries = dict(views({}))
+    whole = interactions(data)
+    with Lake(data) as lake:
+        _, end = lake.horizon()
+    moments = whole["timestamp"].to_pylist()
+    late = next(i for i, m in enumerate(moments) if end - 4 * DAY <= m < end - 3 * DAY)
+    grow(data, queries, whole.filter(pa.array([i != late for i in range(len(whole))])), 2)
+    lay(data, whole)
+    made, _ = refresh(data, queries)
+    assert made.after == end - 4 * DAY
+    names = sorted({Path(name).name for name in parts(data)})
+    assert len(names) == 2
+    assert names[1] == f"{end - 4 * DAY:%Y-%m-%d}.parquet"
+    same_as_all(data, tmp_path, queries)
+
+
+def test_parts_that_became_too_many_are_one_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    queries = dict(views({}))
+    monkeypatch.setattr("recsys.refresh._MANY_PARTS", 3)
+    grow(data, queries, interactions(data), 3)
+    assert {name: len(list((data / "features" / f"{name}.parquet").iterdir())) for name in queries} == dict.fromkeys(
+        queries, 2
+    )
+    same_as_all(data, tmp_path, queries)
+
+
+def test_views_of_one_file_each_as_they_once_were_are_made_again(data: Path, tmp_path: Path):
+    queries = dict(views({}))
+    refresh(data, queries)
+    for view in queries:
+        (part,) = (data / "features" / f"{view}.parquet").iterdir()
+        part.rename(data / "features" / "aside")
+        part.parent.rmdir()
+        (data / "features" / "aside").rename(part.parent)
+    found = json.loads((data / "features" / "made.json").read_text())
+    (data / "features" / "made.json").write_text(json.dumps({**found, "queries": "of old"}))
+    assert refresh(data, queries)[1] == "the definitions changed"
     same_as_all(data, tmp_path, queries)
 
 
