@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from jobs import materialize
@@ -82,18 +84,24 @@ def _figures(found: list[Finding]) -> dict[str, Any]:
 
 
 def _show(report: Report, groups: dict[str, Any], stale: str | None) -> None:
-    table = Table(title="recomputed and compared", title_justify="left")
-    for name in ("proof", "view", "rows", "off", "missing", "worst", "days old, 50/95/100 %"):
+    # 80 columns are what there is when no terminal listens
+    title = "recomputed and compared; age: days since the last event"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("proof", "view"):
         table.add_column(name, no_wrap=True)
+    for name in ("rows", "off", "missing", "worst", "age, 50/95/100 %"):
+        table.add_column(name, no_wrap=True, justify="right")
+    examples = []
     for name, group in groups.items():
         for view, one in group.items():
             color = "red" if one["off"] else "green"
             ages = "/".join(f"{age:.1f}" for age in one["age_days"])
             figures = (f"{one['sampled']:,}", f"[{color}]{one['off']}[/]", str(one["missing"]), f"{one['worst']:.0e}")
             table.add_row(name, view, *figures, ages)
-            for example in one["examples"][:2]:
-                table.add_row("", "", f"off: {example}", "", "", "", "")
+            examples += [f"off, {name}, {view}: {example}" for example in one["examples"][:2]]
     report.console.print(table)
+    for example in examples:
+        report.console.print(escape(example), soft_wrap=True)
     if stale:
         report.console.print(
             f"[yellow]the lake moved on since the features were made: {stale}[/]; `recsys materialize`"
