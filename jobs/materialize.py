@@ -18,7 +18,7 @@ from recsys.errors import GateFailed
 from recsys.features import FeatureStore
 from recsys.lake import Lake
 from recsys.profiles import views
-from recsys.quality import check, data_docs, worst
+from recsys.quality import check, data_docs, warm_up, worst
 from recsys.refresh import Made, compute, continues, remember, superseded, wanted
 from recsys.settings import Settings
 
@@ -52,6 +52,7 @@ def run(
         made = wanted(lake, queries, definitions, start, end, landed)
         there = Made.read(settings.features)
         if full or there is None or there.source != made.source:
+            warm_up()
             continued, why = (None, "asked for") if full else continues(lake, settings.features, made)
             made = continued or made
             report["made"] = why if continued else f"all: {why}"

@@ -119,7 +119,7 @@ class Lake:
         Raises:
             NotReady, DataError: as for `query`.
         """
-        with _explained(self._dir), self._open(files) as connection, replacing(path) as aside:
+        with _explained(self._dir), self._open(sql, files) as connection, replacing(path) as aside:
             copied = connection.execute(
                 f"COPY ({sql.strip().rstrip(';')}\n) TO {_text(aside)} ({_PARQUET})", params
             ).fetchone()
@@ -139,7 +139,7 @@ class Lake:
         Raises:
             NotReady, DataError: as for `query`.
         """
-        with _explained(self._dir), self._open() as connection:
+        with _explained(self._dir), self._open(sql) as connection:
             for name, path in files.items():
                 connection.execute(
                     f"CREATE VIEW {_name(name)} AS SELECT * FROM read_parquet({_text(path)}, file_row_number = true)"
@@ -212,11 +212,16 @@ class Lake:
         found |= {name: self._dir / "ids" / f"{name.removesuffix('_ids')}.parquet" for name in _IDS}
         return {name: path for name, path in found.items() if path.exists()}
 
-    def _open(self, files: Mapping[str, Path | Sequence[Path]] | None = None) -> duckdb.DuckDBPyConnection:
+    def _open(
+        self, sql: str | None = None, files: Mapping[str, Path | Sequence[Path]] | None = None
+    ) -> duckdb.DuckDBPyConnection:
+        """A connection with the views that a query may name: each costs the reading of a footer."""
         connection = duckdb.connect(config=self._config)
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it goes to standard output, as answers do
         for name, found in {**self._files(), **(files or {})}.items():
+            if sql is not None and name.lower() not in sql.lower():
+                continue
             columns, paths = "*", [found] if isinstance(found, Path) else found
             if name == "interactions" and (events := paths[0].with_name(EVENTS)).exists():
                 columns, paths = ", ".join(map(_name, TABLES[name].columns)), [*paths, events]

@@ -1,7 +1,7 @@
 """A suite judged by Great Expectations, and its Data Docs (the only Great Expectations import).
 
-Checks on lists and maps run on scalars that the lake derives first. Great Expectations takes 5 s to import, so it is
-imported when a check begins.
+Checks on lists and maps run on scalars that the lake derives first. Great Expectations takes seconds to import, so
+it is imported when a check begins, or beside other work (`warm_up`).
 """
 
 import re
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from html import escape
+from threading import Thread
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,16 @@ import pyarrow as pa
 
 from recsys.errors import DataError
 from recsys.quality.suite import N_EXAMPLES, Expectation, Suite, Verdict
+
+
+def warm_up() -> None:
+    """Begin to import what `check` needs, beside whatever the caller lets DuckDB do meanwhile."""
+
+    def load() -> None:
+        with _imported():
+            import great_expectations.expectations  # noqa: F401
+
+    Thread(target=load, name="great_expectations", daemon=True).start()
 
 
 def check(frames: Iterable[pa.Table], suite: Suite) -> Verdict:
