@@ -5,6 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from expectations import SIZES_SQL, VIEW_SUITES, Bounds
 from expectations.gate import rejections
 from jobs.command import midnight
@@ -14,9 +18,9 @@ from jobs.quality import judged, write_pages
 from jobs.report import Report
 from jobs.services import ensure
 from recsys.atomic import staging
-from recsys.errors import GateFailed
+from recsys.errors import ConfigError, GateFailed
 from recsys.features import FeatureStore
-from recsys.lake import Lake
+from recsys.lake import EVENTS, Lake
 from recsys.profiles import views
 from recsys.quality import check, data_docs, warm_up, worst
 from recsys.refresh import Made, compute, continues, remember, superseded, wanted
@@ -36,7 +40,7 @@ def run(
         refill: write everything to the online store again, whatever it was filled from.
 
     Raises:
-        ConfigError: `until` is not a midnight.
+        ConfigError: `until` is not a midnight, or before the last live event.
         GateFailed: a view broke a rule; nothing was changed.
         DataError: keys are missing online after all was written.
         FeatureStoreUnavailable: the online store went away; running it again completes it.
@@ -46,6 +50,7 @@ def run(
         start, end = lake.horizon()
         if until is not None:
             end = midnight("--until", until, start, end)
+            _keep_live(settings, end)
         report["until"] = end.isoformat()
         queries = views(lake.source())
         definitions = (settings.feature_repo / "definitions.py").read_text(encoding="utf-8")
@@ -68,6 +73,20 @@ def run(
         finally:
             store.close()
         report["rows"] = {view: lake.query(f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in queries}
+
+
+def _keep_live(settings: Settings, end: datetime) -> None:
+    """Refuse an end before live events: acknowledged, and landed, they would be online no more and folded no more."""
+    path = settings.lake / EVENTS
+    if not path.exists():
+        return
+    moments = pq.read_table(path, columns=["timestamp"])["timestamp"]
+    late = moments.filter(pc.greater_equal(moments, pa.scalar(end, moments.type)))
+    if len(late):
+        raise ConfigError(
+            f"--until {end:%Y-%m-%d} would take {len(late):,} live events from the online store, up to "
+            f"{pc.max(late).as_py():%Y-%m-%d %H:%M} (UTC): leave it out, or choose a later day"
+        )
 
 
 def _compute(settings: Settings, report: Report, lake: Lake, queries: Mapping[str, str], made: Made) -> None:

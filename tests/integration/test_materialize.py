@@ -16,7 +16,7 @@ from rich.console import Console
 
 from jobs import materialize, verify
 from jobs.report import Report
-from recsys.errors import FeatureStoreUnavailable, NotReady
+from recsys.errors import ConfigError, FeatureStoreUnavailable, NotReady
 from recsys.events import Event, EventLog, world_of
 from recsys.features import FeatureStore, LiveStates
 from recsys.lake import Lake
@@ -130,6 +130,12 @@ def test_live_events_pass_the_gate_and_what_is_online_stays_the_same(settings: S
     found = proof(settings, pit=False)
     assert found["severity"] == "ok", found["parity"]
     assert found["mark"]["folded"] == 30
+    mark = found["mark"]
+    with pytest.raises(ConfigError, match=r"--until .* would take 6 live events from the online store, up to .* 05:00"):
+        run(settings, until=end + DAY)
+    with pytest.raises(ConfigError, match="would take 30 live events"):
+        run(settings, until=end)
+    assert proof(settings, pit=False)["mark"] == mark, "nothing was changed"
     log.append(
         [Event.made(id="x", kind="view", user_id=10**9, place_id=3, moment=end, dwell_s=None, now=end + DAY * 2)]
     )
