@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -30,8 +31,10 @@ def wall() -> datetime:
     return datetime.now(UTC)
 
 
-def open_store(redis_url: str, data_dir: Path, timeout_s: float = 2.0) -> FeatureStore:
-    return FeatureStore(ROOT / "feature_repo", data_dir=data_dir, redis_url=redis_url, timeout_s=timeout_s)
+def open_store(redis_url: str, data_dir: Path, timeout_s: float = 2.0, place_cache_s: float = 0.0) -> FeatureStore:
+    return FeatureStore(
+        ROOT / "feature_repo", data_dir=data_dir, redis_url=redis_url, timeout_s=timeout_s, place_cache_s=place_cache_s
+    )
 
 
 def fill_ties(live: LiveStates) -> None:
@@ -140,15 +143,22 @@ class Ticking:
         return NOW + (datetime.now(UTC) - self._began)
 
 
-def make_state(folder: Path, redis_url: str, *, now=None) -> State:
-    """An app's parts: random heads and features in memory, but a log and an online store that are real."""
+def make_state(folder: Path, redis_url: str, *, now=None, place_cache_s: float | None = None) -> State:
+    """An app's parts: random heads, but a log and an online store that are real.
+
+    Ranking reads features in memory; with a `place_cache_s`, those of the online store.
+    """
     now = now or Ticking()
     store = open_store(redis_url, folder)
     held = ExitStack()
     held.callback(store.close)
+    engine = make_engine(folder / "index")
+    if place_cache_s is not None:
+        features = open_store(redis_url, folder, place_cache_s=place_cache_s)
+        engine = replace(engine, features=features, candidates=N_PLACES)
     intake = Intake(Folder(EventLog(folder / "events" / "test"), LiveStates(store), now=now, wall=wall))
     return State(
-        make_engine(folder / "index"),
+        engine,
         now,
         events=intake,
         known_users=np.arange(N_USERS - 1),
@@ -170,11 +180,18 @@ def materialized(filled: Filled, folder: Path, redis_url: str) -> None:
 
 
 @contextmanager
-def serving(folder: Path, redis_url: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The app as a process of its own, on a folder that outlives it; killed at the end if it still runs."""
+def serving(
+    folder: Path, redis_url: str, *, place_cache_s: float | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The app as a process of its own, on a folder that outlives it; killed at the end if it still runs.
+
+    With a `place_cache_s` it ranks by what is in the online store; with 0, at a moment that stands still:
+    of two answers to one question, the second differs where features did.
+    """
     port = free_port()
     with (folder / "served.log").open("ab") as out:
         command = [sys.executable, "-m", "tests.live", str(folder), redis_url, str(port)]
+        command += [] if place_cache_s is None else [str(place_cache_s)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
     base = f"http://127.0.0.1:{port}"
     try:
@@ -196,11 +213,13 @@ def _answers(base: str) -> bool:
         return False
 
 
-if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT: the app, until it is killed
+if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_CACHE_S]: the app, until it is killed
     import uvicorn
 
     from api.app import create_app
     from recsys.settings import Settings
 
-    app = create_app(Settings(), ready=make_state(Path(sys.argv[1]), sys.argv[2]))
+    cache_s = float(sys.argv[4]) if sys.argv[4:] else None
+    clock = (lambda: NOW) if cache_s == 0 else None
+    app = create_app(Settings(), ready=make_state(Path(sys.argv[1]), sys.argv[2], now=clock, place_cache_s=cache_s))
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[3]), log_config=None, access_log=False)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 
 from recsys.aggregates import ONLINE_PAIR, PAIR_TTL
 from recsys.events import EventLog
 from recsys.features import FeatureStore, LiveStates
 from tests.conftest import Filled
 from tests.live import materialized, open_store, serving
-from tests.parts import N_PLACES, NOW
+from tests.parts import N_CITIES, N_PLACES, NOW
 
 _CLIENTS = 6
 _PEOPLE = 50
@@ -126,6 +127,58 @@ def _counts(live: LiveStates) -> dict[tuple[int, int], int]:
     pairs = zip(users.tolist(), places.tolist(), strict=True)
     since = (NOW - PAIR_TTL).timestamp() * 1e6
     return {pair: 0 if s is None or s[2] < since else int(s[1]) for pair, s in zip(pairs, states, strict=True)}
+
+
+def answered(http: httpx.Client, who: int, told_by: int, n: int, noticed: float) -> float:
+    """Milliseconds from an event's acknowledgement to the end of the first answer that scores its place otherwise.
+
+    Args:
+        http: the API.
+        who: asks, before and after.
+        told_by: attends one of the places in the answer.
+        n: of the event, from 0.
+        noticed: change of a score, in (0, 1), that no passing of time makes.
+    """
+    about = {"user_id": who, "city_id": n % N_CITIES, "top_k": 50}
+
+    def scores() -> dict[int, float]:
+        body = http.post("/recommend/places", json=about).raise_for_status().json()
+        return {row["place_id"]: row["score"] for row in body["recommendations"]}
+
+    before = scores()
+    place = sorted(before)[n % len(before)]
+    assert abs(scores()[place] - before[place]) <= noticed
+    event = {"id": f"{who}-{told_by}-{n}", "user_id": told_by, "place_id": place, "kind": "attend"}
+    moment = (NOW - timedelta(minutes=10) + timedelta(milliseconds=n)).isoformat()
+    told = http.post("/events", json={"events": [event | {"timestamp": moment}]}).raise_for_status().json()
+    acked = time.perf_counter()
+    assert (told["accepted"], told["online"]) == (1, True)
+    while abs(scores()[place] - before[place]) <= noticed:
+        assert time.perf_counter() < acked + 10, f"not in the answers: {event}"
+    return (time.perf_counter() - acked) * 1e3
+
+
+@pytest.mark.parametrize(("place_cache_s", "bar_ms"), [(0.0, 50.0), (1.0, 1_050.0)])
+def test_an_event_is_in_the_next_whole_answer(filled: Filled, tmp_path: Path, place_cache_s: float, bar_ms: float):
+    """One's own changes the pair, which is read each time; somebody else's the place, which may be cached."""
+    url = filled.redis_url.rsplit("/", 1)[0] + f"/{9 + int(place_cache_s)}"
+    materialized(filled, tmp_path, url)
+    took: dict[str, list[float]] = {"one's own": [], "another's": []}
+    noticed = 1e-5 if place_cache_s else 0.0  # without a cache the app's clock stands still
+    with (
+        serving(tmp_path, url, place_cache_s=place_cache_s) as (_, base),
+        httpx.Client(base_url=base, timeout=30) as http,
+    ):
+        for n in range(20 if place_cache_s else 300):
+            for kind, times in took.items():
+                time.sleep(1.1 * place_cache_s)  # until what earlier events changed is not in the cache any more
+                who = n % _PEOPLE
+                times.append(answered(http, who, who if kind == "one's own" else (who + 1) % _PEOPLE, n, noticed))
+    for kind, times in took.items():
+        p50, p99 = np.quantile(times, [0.5, 0.99])
+        print(f"\n{kind} event, places cached {place_cache_s:g} s: in an answer after p50 {p50:.1f}, p99 {p99:.1f} ms")
+    assert np.quantile(took["one's own"], 0.99) <= 50
+    assert np.quantile(took["another's"], 0.99) <= bar_ms
 
 
 def test_two_thousand_events_a_second_for_a_minute(filled: Filled, tmp_path: Path):
