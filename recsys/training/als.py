@@ -24,8 +24,8 @@ class Als:
         alpha: what a visit adds to the confidence.
         iterations: both sides solved once in each.
         counts: r is the number of visits; else 1 where there is any.
-            All defaults are the best of some 20 for new places, and `counts` for all places, on the last tenth of train
-            of two real cities together.
+            Of the 15 settings tried on the last tenth of train of two real cities, the default width, λ and alpha were
+            the best for new places (both cities' NDCG@10 together), and the same with `counts` for all places.
         seed: of the factors that the first iteration begins with.
 
     Raises:
