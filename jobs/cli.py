@@ -107,9 +107,9 @@ def evaluate(
 
 
 @app.command()
-def publish(version: opt.Version = None, as_json: opt.AsJson = False) -> None:
-    """Put a version's embeddings into the vector index and make it live."""
-    run_job("publish", as_json, version=version)
+def publish(version: opt.Version = None, force: opt.Insist = False, as_json: opt.AsJson = False) -> None:
+    """Put a version's embeddings into the vector index and make it live, unless it is worse than the live one."""
+    run_job("publish", as_json, version=version, force=force)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from rich.table import Table
 from jobs.opened import load_model, opened
 from jobs.oracle import Oracle, friend_aucs, known_truth
 from jobs.report import Report
+from jobs.scorecard import keep
 from recsys.artifacts import newest, open_artifact
 from recsys.lake import read_source
 from recsys.settings import Settings
@@ -18,7 +19,7 @@ _AUCS = ("friend_auc", "attend_auc", "attend_auc_compatible")
 
 
 def run(settings: Settings, report: Report, *, version: str | None = None) -> None:
-    """Measure a version, beside random, popularity and everyone's own history.
+    """Measure a version, beside random, popularity and everyone's own history, and keep its figures beside it.
 
     Raises:
         NotReady: there is no version, or no lake.
@@ -32,8 +33,10 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
         split = split_weeks(*lake.horizon())
         with report.stage("snapshot at the cut"):
             prepared = prepare(take_snapshot(lake, store, *split.test), model.config)
+        data = lake.fingerprint()
     with report.stage("evaluate"):
         result = evaluate(model, prepared, beside=[Oracle(truth, prepared)] if truth else [])
+    keep(artifact, result, data=data, window=split.test)
     report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
     report["places"] = {name: {m: round(v, 5) for m, v in row.items()} for name, row in result.rows.items()}
     report["model_minus_popularity"] = result.difference

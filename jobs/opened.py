@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from recsys.artifacts import Artifact
+from recsys.errors import ArtifactError, ConfigError
 from recsys.features import FeatureStore
 from recsys.lake import Lake
 from recsys.models.config import ModelConfig
@@ -27,7 +28,14 @@ def opened(settings: Settings) -> Iterator[tuple[Lake, FeatureStore]]:
 
 
 def load_model(artifact: Artifact) -> RecModel:
-    """The network of a version, in eval mode."""
-    model = RecModel(ModelConfig.from_dict(artifact.manifest["config"]["model"]))
-    model.load_state_dict(artifact.tensors(MODEL))
+    """The network of a version, in eval mode.
+
+    Raises:
+        ArtifactError: the version's config or tensors do not fit this code.
+    """
+    try:
+        model = RecModel(ModelConfig.from_dict(artifact.manifest["config"]["model"]))
+        model.load_state_dict(artifact.tensors(MODEL))
+    except (KeyError, TypeError, ConfigError, RuntimeError) as error:
+        raise ArtifactError(f"version {artifact.version} does not fit this code's model: {error}") from error
     return model.eval()

@@ -21,6 +21,7 @@ Repair = Annotated[bool, typer.Option("--repair", help="Fill the online store ag
 Samples = Annotated[int, typer.Option(min=1, help="Keys of each view.")]
 Version = Annotated[str | None, typer.Option(help="Model version; default: the newest.")]
 Force = Annotated[bool, typer.Option("--force", help="Generate again what is already there.")]
+Insist = Annotated[bool, typer.Option("--force", help="Publish although it is worse than the version that serves.")]
 MappingFile = Annotated[Path | None, typer.Argument(help="A mapping file (TOML); docs/own-data.md says how.")]
 AcceptDrift = Annotated[bool, typer.Option(help="Accept a batch that differs much from the last one.")]
 Query = Annotated[str | None, typer.Argument(help="A query; without one, an interactive prompt.")]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from rich.table import Table
 
 from jobs.opened import load_model, opened
+from jobs.protocol_table import differences_table, methods_table
 from jobs.report import Report
 from recsys.artifacts import Artifact, open_artifact
 from recsys.errors import ConfigError, NotReady
@@ -14,9 +14,11 @@ from recsys.features import FeatureStore
 from recsys.lake import Lake
 from recsys.settings import Settings
 from recsys.training.baselines import Scores
-from recsys.training.comparison import compare_people, compare_places, protocol_rows
+from recsys.training.comparison import compare_people, compare_places
 from recsys.training.inputs import prepare
+from recsys.training.measure import Measured
 from recsys.training.model_scores import ModelPeople, ModelPlaces
+from recsys.training.protocol_report import protocol_report
 from recsys.training.protocols import Ints, PlacesProtocol, cut_at
 from recsys.training.snapshots import take_snapshot
 
@@ -39,7 +41,8 @@ def run(settings: Settings, report: Report, *, protocol: str, version: str | Non
 
     Args:
         settings: where things are.
-        report: the rows, by city and method, and where each city's test begins.
+        report: by city, where its test begins, the means by method, their intervals, the version less every other
+            method, and the means by groups of users; see `ProtocolReport`.
         protocol: "new" (places not visited before the cut), "all" (revisits too) or "friends".
         version: a model version that knows nothing from the cut on: `recsys train --until DAY`.
 
@@ -50,7 +53,8 @@ def run(settings: Settings, report: Report, *, protocol: str, version: str | Non
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol must be one of {', '.join(PROTOCOLS)} (got {protocol!r})")
-    report.update(protocol=protocol, version=version, cuts={}, cities={})
+    parts = ("cuts", "users", "cities", "intervals", "model_minus", "activity")
+    report.update(protocol=protocol, version=version, **{part: {} for part in parts})
     with opened(settings) as (lake, store):
         _, end = lake.horizon()
         model = _model(settings, lake, store, version, people=protocol == "friends")
@@ -59,12 +63,18 @@ def run(settings: Settings, report: Report, *, protocol: str, version: str | Non
             name = city["city_name"]
             with report.stage(name):
                 if protocol == "friends":
-                    cut, rows = _friends(lake, city["city_id"], name, end, model)
+                    cut, measured = _friends(lake, city["city_id"], name, end, model)
                 else:
-                    cut, rows = _places(lake, city["city_id"], name, end, "new" if protocol == "new" else "all", model)
-            report.figures["cuts"][name] = cut.isoformat()
-            report.figures["cities"][name] = rows
-            report.console.print(_table(f"{name}, protocol {protocol}, test from {cut:%Y-%m-%d %H:%M}", rows))
+                    asked: PlacesProtocol = "new" if protocol == "new" else "all"
+                    cut, measured = _places(lake, city["city_id"], name, end, asked, model)
+                found = protocol_report(measured)
+            said = found.to_dict() | {"cuts": cut.isoformat(), "cities": found.rows}
+            for part in parts:
+                report.figures[part][name] = said[part]
+            title = f"{name}, protocol {protocol}, {found.users:,} users, test from {cut:%Y-%m-%d %H:%M}"
+            report.console.print(methods_table(title, found))
+            if (differences := differences_table(found)) is not None:
+                report.console.print(differences)
     if version is None:
         day = min(datetime.fromisoformat(cut) for cut in report.figures["cuts"].values())
         report.console.print(f"a model's row: `recsys train --until {day:%Y-%m-%d}`, then --version with its name")
@@ -101,7 +111,7 @@ def _columns(lake: Lake, sql: str, **params: object) -> tuple[Ints, ...]:
 
 def _places(
     lake: Lake, city: int, name: str, end: datetime, protocol: PlacesProtocol, model: Model
-) -> tuple[datetime, dict[str, dict[str, float]]]:
+) -> tuple[datetime, dict[str, Measured]]:
     user, place, moment = _columns(lake, _VISITS, city=city)
     u, v, before = _columns(lake, _TIES, city=city, end=end)
     edges = np.stack([u, v], axis=1)[before == 1]
@@ -109,13 +119,10 @@ def _places(
     cut = cut_at(moment)
     at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=cut)
     extra = model(name, at)
-    found = compare_places(user, place, moment, protocol=protocol, cut=cut, edges_before=known, extra=extra)
-    return at, protocol_rows(found)
+    return at, compare_places(user, place, moment, protocol=protocol, cut=cut, edges_before=known, extra=extra)
 
 
-def _friends(
-    lake: Lake, city: int, name: str, end: datetime, model: Model
-) -> tuple[datetime, dict[str, dict[str, float]]]:
+def _friends(lake: Lake, city: int, name: str, end: datetime, model: Model) -> tuple[datetime, dict[str, Measured]]:
     u, v, before = _columns(lake, _TIES, city=city, end=end)
     ties = np.stack([u, v], axis=1)
     if before.all():
@@ -124,15 +131,5 @@ def _friends(
     user, place, _ = _columns(lake, _VISITS, city=city)
     # as of the end itself they are known: a model must be from the midnight before, at the latest
     cut = end - timedelta(microseconds=1)
-    found = compare_people(ties[before == 1], ties[before == 0], users, visits=(user, place), extra=model(name, cut))
-    return cut, protocol_rows(found)
-
-
-def _table(title: str, rows: dict[str, dict[str, float]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    metrics = list(next(iter(rows.values())))
-    for name in ("method", *metrics):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for method, row in rows.items():
-        table.add_row(method, *(f"{row[m]:.4f}" for m in metrics))
-    return table
+    extra = model(name, cut)
+    return cut, compare_people(ties[before == 1], ties[before == 0], users, visits=(user, place), extra=extra)

@@ -15,6 +15,7 @@ RecsysError
 │   ├── IndexUnavailable
 │   └── EventLogUnavailable
 ├── ArtifactError               a model version is damaged or does not fit this code
+├── WorseVersion                a model version finds less than the one that serves
 └── ServiceError                the embedded server could not be started, found or stopped
 """
 
@@ -81,6 +82,10 @@ class EventLogUnavailable(Unavailable):
 
 class ArtifactError(RecsysError):
     """A model version is damaged or does not fit this code."""
+
+
+class WorseVersion(RecsysError):
+    """A model version finds less than the one that serves; the message has both figures and says how to insist."""
 
 
 class ServiceError(RecsysError):

@@ -18,6 +18,7 @@ from recsys.models.backbone import Embeddings
 from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
 from recsys.training.baselines import Baseline, OwnHistory, Popularity, Random
+from recsys.training.bootstrap import interval, resampled_means
 from recsys.training.inputs import Prepared
 
 Floats = npt.NDArray[np.float64]
@@ -38,6 +39,8 @@ class Evaluation:
         friend_auc: compatibility, over all labels of the window; None where one class is missing.
         attend_auc: attendance over all labels.
         attend_auc_compatible: attendance over compatible pairs.
+        user_id: (U,) int64, who had a target, in the order of `per_user`.
+        per_user: by method (3, U) float64, `METRICS` of each.
     """
 
     k: int
@@ -48,6 +51,7 @@ class Evaluation:
     friend_auc: float | None
     attend_auc: float | None
     attend_auc_compatible: float | None
+    user_id: npt.NDArray[np.int64] = field(repr=False)
     per_user: Mapping[str, Floats] = field(repr=False)
 
     @property
@@ -117,12 +121,9 @@ def bootstrap_difference(a: Floats, b: Floats, *, samples: int = 1000, seed: int
         seed: of the resampling.
     """
     difference = a - b
-    n = len(difference)
-    if n == 0:
+    if len(difference) == 0:
         return {"mean": 0.0, "low": 0.0, "high": 0.0}
-    rng = np.random.Generator(np.random.Philox(seed))
-    means = np.array([difference[rng.integers(0, n, n)].mean() for _ in range(samples)])
-    low, high = np.quantile(means, [0.025, 0.975])
+    (low,), (high,) = interval(resampled_means(difference[:, None], samples=samples, seed=seed))
     return {"mean": float(difference.mean()), "low": float(low), "high": float(high)}
 
 
@@ -185,7 +186,9 @@ def evaluate(
         aucs = _people(ranker, embeddings, prepared) if people else (None, None, None)
     finally:
         model.train(training)
-    return Evaluation(k, candidates, len(chosen), rows, differences, *aucs, per_user=per_user)
+    by_city = chosen[torch.argsort(prepared.users.city[chosen], stable=True)]  # as `_places` goes through them
+    user_id = prepared.snapshot.data["user"].user_id[by_city].numpy()
+    return Evaluation(k, candidates, len(chosen), rows, differences, *aucs, user_id=user_id, per_user=per_user)
 
 
 def _targets(prepared: Prepared, max_users: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,6 +25,14 @@ def binary(visits: csr_array) -> csr_array:
     return out
 
 
+class AnyOrder:
+    """The same score for every candidate: `measure` gives it exactly what a random order gets on average."""
+
+    def scores(self, users: Tensor, candidates: Tensor) -> Tensor:
+        """See `Scores`."""
+        return torch.zeros(len(users), len(candidates))
+
+
 class PopularPlaces:
     """The number of distinct visitors: a regular counts once."""
 

@@ -25,6 +25,9 @@ class Task:
         users: (U,). candidates: (C,).
         targets: CSR (U, C), 1 at what is to be found; every row has at least one.
         excluded: CSR (U, C), 1 at what is not in the user's list; never a target.
+        popularity: (C,) how many of the data's users chose a candidate before the cut: visitors, or friends.
+        population: how many users chose any.
+        activity: (U,) how much is known of a user from before the cut: visits, or friends.
         negatives: (U, n) positions among the candidates to measure AUC against, -1 where fewer; None: no AUC.
     """
 
@@ -32,6 +35,9 @@ class Task:
     candidates: Ints
     targets: csr_array
     excluded: csr_array
+    popularity: Ints
+    population: int
+    activity: Ints
     negatives: Ints | None = None
 
 
@@ -118,6 +124,9 @@ def places_task(
         candidates=candidates,
         targets=targets[users],
         excluded=excluded,
+        popularity=np.bincount(visits.indices, minlength=shape[1])[candidates],
+        population=int((np.diff(visits.indptr) > 0).sum()),
+        activity=visits.sum(axis=1)[users].astype(np.int64),
         protocol=protocol,
         cut=cut,
         train_user=user[train],
@@ -162,11 +171,15 @@ def friends_task(
     targets = wanted[rows]
     itself = csr_array((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=targets.shape)
     excluded = (graph[candidates[rows]][:, candidates] + itself).tocsr()
+    degree = np.diff(graph.indptr).astype(np.int64)
     return FriendsTask(
         users=candidates[rows],
         candidates=candidates,
         targets=targets,
         excluded=excluded,
+        popularity=degree[candidates],
+        population=int((degree > 0).sum()),
+        activity=degree[candidates[rows]],
         negatives=_negatives((targets + excluded).tocsr(), negatives, seed),
         graph=graph,
     )

@@ -563,6 +563,13 @@ def test_simple_methods_are_measured_by_a_protocol_on_what_was_ingested(tmp_path
         protocols.run(settings, report, protocol=protocol)
         found = report.figures["cities"]["Aville"]
         assert 0 <= found[method]["recall"] <= 1
+        low, high = report.figures["intervals"]["Aville"][method]["ndcg"]
+        assert low <= found[method]["ndcg"] <= high
+        groups = report.figures["activity"]["Aville"]
+        assert sum(group["users"] for group in groups) == report.figures["users"]["Aville"]
+        assert groups[0]["rows"].keys() == found.keys()
+        assert report.figures["model_minus"]["Aville"] == {}, "no version was asked for"
+        assert json.loads(json.dumps(report.finish()))["cities"]["Aville"] == found
     with pytest.raises(ConfigError, match=r"--protocol must be one of new, all, friends \(got 'old'\)"):
         protocols.run(settings, report, protocol="old")
 

@@ -8,9 +8,18 @@ import torch
 
 from recsys.errors import ConfigError
 from recsys.training import place_baselines
+from recsys.training.als import Als
 from recsys.training.baselines import Blend, Scores
-from recsys.training.people_baselines import AdamicAdar, CommonNeighbours, CoVisits, Degree
-from recsys.training.place_baselines import Ease, FriendsVisited, ItemKNN, OwnVisits, PopularPlaces
+from recsys.training.people_baselines import (
+    AdamicAdar,
+    CommonNeighbours,
+    CoVisits,
+    Degree,
+    Jaccard,
+    Katz,
+    PersonalizedPageRank,
+)
+from recsys.training.place_baselines import AnyOrder, Ease, FriendsVisited, ItemKNN, OwnVisits, PopularPlaces
 from recsys.training.protocols import friend_graph, incidence
 
 N_USERS, N_PLACES = 14, 11
@@ -125,6 +134,99 @@ def test_degree_common_neighbours_and_adamic_adar_by_sets(edges: np.ndarray) -> 
             assert common[a, b] == len(shared)
             if a != b:
                 assert adamic_adar[a, b] == pytest.approx(sum(1 / math.log(len(friends[z])) for z in shared))
+
+
+def test_jaccard_is_shared_friends_over_all_friends(edges: np.ndarray) -> None:
+    graph = friend_graph(edges, n_users=N_USERS)
+    friends = [set(np.flatnonzero(row).tolist()) for row in graph.toarray()]
+    scores = everything(Jaccard(graph), N_USERS, N_USERS)
+    for a in range(N_USERS):
+        for b in range(N_USERS):
+            either = friends[a] | friends[b]
+            assert scores[a, b] == pytest.approx(len(friends[a] & friends[b]) / len(either) if either else 0.0)
+
+
+def test_katz_counts_every_path_by_walking_it(edges: np.ndarray) -> None:
+    graph = friend_graph(edges, n_users=N_USERS)
+    friends = [np.flatnonzero(row).tolist() for row in graph.toarray()]
+    scores = everything(Katz(graph, beta=0.1, length=4), N_USERS, N_USERS)
+    for user in range(N_USERS):
+        expected, ends = np.zeros(N_USERS), [user]
+        for length in range(1, 5):
+            ends = [there for here in ends for there in friends[here]]
+            for end in ends:
+                expected[end] += 0.1**length
+        np.testing.assert_allclose(scores[user], expected, atol=1e-12)
+    some = Katz(graph, beta=0.1).scores(torch.tensor([6, 2]), torch.tensor([9, 0, 4])).numpy()
+    np.testing.assert_allclose(some, scores[[6, 2]][:, [9, 0, 4]])
+    # all paths, while beta is below 1 / the largest eigenvalue
+    full = np.linalg.inv(np.eye(N_USERS) - 0.005 * graph.toarray()) - np.eye(N_USERS)
+    np.testing.assert_allclose(everything(Katz(graph, length=30), N_USERS, N_USERS), full, atol=1e-12)
+    for wrong in ({"beta": 0.0}, {"beta": 1.0}, {"length": 1}):
+        with pytest.raises(ConfigError, match="Katz needs beta"):
+            Katz(graph, **wrong)
+
+
+@pytest.mark.parametrize("restart", [0.05, 0.15, 0.6])
+def test_pagerank_is_where_a_walk_with_restarts_is(edges: np.ndarray, restart: float) -> None:
+    graph = friend_graph(edges, n_users=N_USERS)
+    friends = [np.flatnonzero(row).tolist() for row in graph.toarray()]
+    scores = everything(PersonalizedPageRank(graph, restart=restart), N_USERS, N_USERS)
+    for user in range(N_USERS):
+        if not friends[user]:  # nobody is ever met
+            assert np.delete(scores[user], user).sum() == 0
+            continue
+        share = np.eye(N_USERS)[user]
+        for _ in range(600):
+            after = restart * np.eye(N_USERS)[user]
+            for here in range(N_USERS):
+                for there in friends[here]:
+                    after[there] += (1 - restart) * share[here] / len(friends[here])
+            share = after
+        np.testing.assert_allclose(scores[user], share, rtol=2e-6, atol=1e-8)
+        assert scores[user].sum() == pytest.approx(1.0)
+
+
+def test_pagerank_in_blocks_and_out_of_range(edges: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = friend_graph(edges, n_users=N_USERS)
+    whole = everything(PersonalizedPageRank(graph), N_USERS, N_USERS)
+    monkeypatch.setattr("recsys.training.people_baselines._AT_ONCE", 3)
+    some = PersonalizedPageRank(graph).scores(torch.tensor([6, 2, 9, 0]), torch.tensor([9, 0, 4])).numpy()
+    np.testing.assert_allclose(some, whole[[6, 2, 9, 0]][:, [9, 0, 4]], rtol=1e-6)
+    for restart in (0.0, 1.0):
+        with pytest.raises(ConfigError, match="restart of PageRank"):
+            PersonalizedPageRank(graph, restart=restart)
+
+
+def test_any_order_prefers_nothing() -> None:
+    assert (everything(AnyOrder()) == 0).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_als_solves_every_place_exactly_given_the_users(counts: np.ndarray, weighted: bool) -> None:
+    """Eq. 5 of the paper with all cells written out: after the last half step it holds to the rounding."""
+    method = Als(visits(counts), factors=3, regularization=0.7, alpha=2.5, counts=weighted)
+    x, found = method.user.double().numpy(), method.place.double().numpy()
+    for place in range(N_PLACES):
+        normal, right = 0.7 * np.eye(3), np.zeros(3)
+        for user in range(N_USERS):
+            r = counts[user, place] if weighted else float(counts[user, place] > 0)
+            normal += (1 + 2.5 * r) * np.outer(x[user], x[user])
+            right += (1 + 2.5 * r) * (counts[user, place] > 0) * x[user]
+        np.testing.assert_allclose(found[place], np.linalg.solve(normal, right), atol=1e-4)
+    scores = everything(method)
+    np.testing.assert_allclose(scores, x @ found.T, atol=1e-5)
+    assert scores[5].tolist() == [0.0] * N_PLACES
+    assert (scores[:, 7] == 0).all()
+    assert scores[counts > 0].mean() > scores[counts == 0].mean()
+
+
+def test_als_is_the_same_every_time_and_refuses_what_is_out_of_range(counts: np.ndarray) -> None:
+    first, again = (everything(Als(visits(counts), factors=4)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    for wrong in ({"factors": 0}, {"iterations": 0}, {"alpha": 0.0}, {"regularization": 0.0}):
+        with pytest.raises(ConfigError, match="of ALS must be"):
+            Als(visits(counts), **wrong)
 
 
 def test_co_visits_are_cosines_of_rare_places(counts: np.ndarray) -> None:

@@ -72,7 +72,7 @@ def test_bootstrap_covers_the_mean_and_is_paired() -> None:
 def test_evaluation_equals_a_loop_over_users(snapshot: Snapshot, prepared: Prepared, model: RecModel) -> None:
     result = evaluate(model, prepared, k=5, candidates=12)
     vectors, ranker = embed(model, prepared), Ranker(model.config, model.heads)
-    recalls, ndcgs, candidate_recalls = [], [], []
+    recalls, ndcgs, candidate_recalls, by_id = [], [], [], {}
     home, place_city = prepared.users.city, prepared.places.city
     for user in range(len(home)):
         city = int(home[user])
@@ -100,12 +100,15 @@ def test_evaluation_equals_a_loop_over_users(snapshot: Snapshot, prepared: Prepa
         recalls.append(sum(p in targets for p in ranked) / best)
         gain = sum(1 / np.log2(i + 2) for i, p in enumerate(ranked) if p in targets)
         ndcgs.append(gain / sum(1 / np.log2(i + 2) for i in range(best)))
+        by_id[int(snapshot.data["user"].user_id[user])] = ndcgs[-1]
         candidate_recalls.append(sum(p in targets for p in retrieved.tolist()) / min(12, len(targets)))
     assert result.users == len(recalls)
     row = result.rows["model"]
     assert row["recall"] == pytest.approx(np.mean(recalls))
     assert row["ndcg"] == pytest.approx(np.mean(ndcgs))
     assert row["candidate_recall"] == pytest.approx(np.mean(candidate_recalls))
+    whose = dict(zip(result.user_id.tolist(), result.per_user["model"][1].tolist(), strict=True))
+    assert whose == pytest.approx(by_id), "the values by user know whose they are"
     assert set(result.rows) == {"model", "random", "popularity", "own_history"}
     assert result.difference["ndcg"]["mean"] == pytest.approx(row["ndcg"] - result.rows["popularity"]["ndcg"])
 
