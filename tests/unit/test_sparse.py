@@ -57,6 +57,51 @@ def test_gradients(case: str, how: str) -> None:
     assert torch.autograd.gradcheck(lambda w, v: aggregate(relation, w, v, how), (weight, x))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("how", ["sum", "mean", "attention"])
+@pytest.mark.parametrize("case", [*CASES, "repeated"])
+def test_32_bit_values_and_gradients_equal_the_loop(case: str, how: str) -> None:
+    """In training's own precision and at its width: its kernels are not those of gradcheck's 64 bits."""
+    n_source, n_target, n = CASES.get(case, (2, 3, 40))  # "repeated": more edges than pairs of nodes
+    g = torch.Generator().manual_seed(2)
+    index = edges(n_source, n_target, n)
+    if case == "repeated":
+        index = torch.stack([torch.randint(n_source, (n,), generator=g), torch.randint(n_target, (n,), generator=g)])
+    relation = Relation.from_edges(index, n_source, n_target)
+    weight, x = torch.rand(n, generator=g) + 0.5, torch.randn(n_source, 128, generator=g)
+    upstream = torch.randn(n_target, 128, generator=g)
+    got_leaves = weight.clone().requires_grad_(), x.clone().requires_grad_()
+    got = aggregate(relation, *got_leaves, how)  # type: ignore[arg-type]
+    got.backward(upstream)
+    leaves = weight.double().requires_grad_(), x.double().requires_grad_()
+    per_edge = leaves[1][index[0]] * leaves[0][:, None]
+    want = torch.zeros(n_target, 128, dtype=torch.float64).index_add(0, index[1], per_edge)
+    arrived = torch.ones(n, dtype=torch.float64) if how == "mean" else leaves[0]
+    if how != "sum":
+        total = torch.zeros(n_target, dtype=torch.float64).index_add(0, index[1], arrived)
+        want = want / torch.where(total == 0, 1.0, total)[:, None]
+    want.backward(upstream.double())
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(got_leaves, leaves, strict=True):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_steps_use_the_pattern_and_never_sort_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = edges(30, 20, 200).flip(1)
+    relation = Relation.from_edges(index, 30, 20)
+
+    def again(*args: object, **kwargs: object) -> None:
+        raise AssertionError("sorted in a step")
+
+    for name in ("argsort", "sort", "bincount", "unique"):
+        monkeypatch.setattr(torch, name, again)
+    for direction, n in ((relation, 30), (relation.flip(), 20)):
+        weight, x = torch.rand(200, requires_grad=True), torch.randn(n, 4, requires_grad=True)
+        aggregate(direction, weight, x).sum().backward()
+    with pytest.raises(AssertionError, match="sorted in a step"):
+        Relation.from_edges(index, 30, 20)
+
+
 def test_flip_is_the_transpose_and_shares_its_tensors() -> None:
     index = edges(6, 4, 13)
     relation = Relation.from_edges(index, 6, 4)
