@@ -1,16 +1,20 @@
 """Message passing over social, interacts and rev_interacts edges (seed, section 4.3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from recsys.constants import D_EDGE_USER_PLACE, D_EDGE_USER_USER
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import NeighborhoodTable, PlaceEncoder, UserEncoder
 from recsys.models.sparse import EdgeGates, Relation, aggregate
 
+RECOMPUTE_FROM = 300_000  # nodes; from here on a step keeps what lies between parts only, and makes the rest twice
 D_PAIR_FEATURES = D_EDGE_USER_PLACE + 2  # and log count, recency: what the seed's twelve lose
 
 
@@ -74,6 +78,15 @@ class _Layer(nn.Module):
         return user, place
 
 
+def _run_once(part: Callable[..., Any], *inputs: Any) -> Any:
+    return part(*inputs)
+
+
+def _run_twice(part: Callable[..., Any], *inputs: Any) -> Any:
+    """Forward without keeping what lies inside, which backward makes again, dropout's draws included."""
+    return checkpoint(part, *inputs, use_reentrant=False)
+
+
 class Backbone(nn.Module):
     """Encoders, layers and the projections to unit vectors.
 
@@ -98,14 +111,15 @@ class Backbone(nn.Module):
         self.places.standardize.fit(self.places.continuous(graph.place_x))
 
     def forward(self, graph: GraphInputs) -> Embeddings:
-        """One full-graph pass."""
-        user, place = self.users(graph.user_x, graph.area_ids), self.places(graph.place_x)
+        """One full-graph pass; its numbers and gradients are the same whether parts are made twice or not."""
+        run = _run_twice if len(graph.user_x) + len(graph.place_x) >= RECOMPUTE_FROM else _run_once
+        user, place = run(self.users, graph.user_x, graph.area_ids), run(self.places, graph.place_x)
         # unbind, not indexing: its gradient is one stack instead of a zero-filled copy a gate
-        pair_gates = self.pair_gates(graph.pair_features).unbind(0)
-        tie_gates = self.tie_gates(graph.tie_features).unbind(0)
+        pair_gates = run(self.pair_gates, graph.pair_features).unbind(0)
+        tie_gates = run(self.tie_gates, graph.tie_features).unbind(0)
         users, places = [user], [place]
         for i, layer in enumerate(self.layers):
-            user, place = layer(graph, user, place, (pair_gates[2 * i], pair_gates[2 * i + 1], tie_gates[i]))
+            user, place = run(layer, graph, user, place, (pair_gates[2 * i], pair_gates[2 * i + 1], tie_gates[i]))
             users.append(user)
             places.append(place)
         all_users, all_places = torch.cat(users, dim=1), torch.cat(places, dim=1)

@@ -13,6 +13,7 @@ from recsys.artifacts import save_artifact
 from recsys.constants import C_COARSE, C_FINE, D_MODEL, SLOT_NOT_SAID
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.graph import INTERACTS, SOCIAL, Snapshot
+from recsys.models import backbone
 from recsys.models.backbone import Embeddings
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import NeighborhoodTable, Standardize, UserEncoder
@@ -79,6 +80,31 @@ def test_messages_travel_two_hops_along_the_edges(snapshot: Snapshot, model: Rec
     two_hops = visitors | {int(b) for a, b in zip(u, v, strict=True) if int(a) in visitors}
     assert visitors
     assert set(moved) == two_hops
+
+
+def test_a_step_that_makes_parts_twice_gives_the_same_bits(
+    snapshot: Snapshot, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, model = graph_inputs(snapshot, config), RecModel(config).train()
+    n_nodes = len(graph.user_x) + len(graph.place_x)
+    found = []
+    for threshold in (n_nodes + 1, n_nodes):
+        monkeypatch.setattr(backbone, "RECOMPUTE_FROM", threshold)
+        model.zero_grad(set_to_none=True)
+        kept: list[torch.Tensor] = []
+
+        def keep(tensor: torch.Tensor, kept: list[torch.Tensor] = kept) -> torch.Tensor:
+            kept.append(tensor)
+            return tensor
+
+        torch.manual_seed(3)  # dropout
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = model(graph)
+        (out.user.sum() + (out.people * out.user.detach().flip(0)).sum() + out.place.square()[:, 0].sum()).backward()
+        found.append((len(kept), [out.user, *(p.grad for p in model.backbone.parameters())]))
+    (many, once), (few, twice) = found
+    assert few < many / 2
+    assert all(a is not None and b is not None and torch.equal(a, b) for a, b in zip(once, twice, strict=True))
 
 
 @pytest.mark.parametrize(
