@@ -126,8 +126,9 @@ def finish_staging(data_dir: Path) -> None:
         for gone in (data_dir / name for name in moves["gone"]):
             if gone.is_file():  # else it went before the cut, and a folder of that name may have come since
                 gone.unlink(missing_ok=True)
-            with suppress(OSError):  # a folder goes with the last of what was in it
-                gone.parent.rmdir()
+            if gone.parent.parent != data_dir:  # a folder goes with the last of what was in it, but for the fixed ones
+                with suppress(OSError):
+                    gone.parent.rmdir()
         for file in moves["files"]:
             (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # moved before the cut, or by another process that found it so
