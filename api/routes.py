@@ -96,7 +96,12 @@ async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommen
     engine.check("desired_categories", body.desired_categories or (), engine.gazetteer.taxonomy.categories)
     user_id = engine.users.number("user_id", body.user_id)
     query = PlaceQuery(
-        user_id, body.city_id, body.time_slot, tuple(dict.fromkeys(body.desired_categories or ())), body.top_k
+        user_id,
+        body.city_id,
+        body.time_slot,
+        tuple(dict.fromkeys(body.desired_categories or ())),
+        body.top_k,
+        body.exclude_visited,
     )
     answer = await recommend_places(engine, query, state.now())
     return PlaceRecommendationResponse(

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 from recsys.constants import N_TIME_SLOTS
 from recsys.events import Kind
 from recsys.recommend.engine import TOP_K_MAX
+from recsys.sources import PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
 # Strict: `true` and `"1"` are no ids, and the OpenAPI file says so too.
@@ -67,6 +68,9 @@ class PlaceRecommendationRequest(Strict):
     desired_categories: list[Position] | None = Field(
         default=None, max_length=MAX_TAGS, description="what for: positions in the categories of GET /taxonomy"
     )
+    exclude_visited: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="only places where the user never was: no event of theirs, of any kind"
+    )
     top_k: TopK = 10
 
 
@@ -91,6 +95,9 @@ class PlaceRecommendation(Named):
     explanations: list[str]
     name: str
     neighborhood_name: str
+    sources: list[str] = Field(
+        description=f"which sources named it as a candidate: {', '.join(PLACE_SOURCES)}; none: it filled the list up"
+    )
 
 
 class PlaceRecommendationResponse(BaseModel):

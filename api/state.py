@@ -17,7 +17,8 @@ from recsys.events import EventLog, Folder, Intake
 from recsys.features import FeatureStore, LiveStates
 from recsys.index import VectorIndex, open_index
 from recsys.models.ranker import Ranker
-from recsys.recommend.engine import Engine, Gazetteer, Homes
+from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.engine import Engine, Gazetteer
 from recsys.recommend.identity import SourceIds
 from recsys.settings import Settings
 
@@ -72,7 +73,8 @@ async def load(settings: Settings) -> State:
     """Open the version that the index says is live, and the log of events about its data.
 
     Raises:
-        NotReady, ArtifactError: the version's artifact is missing, damaged, or of other features than the registry's.
+        NotReady, ArtifactError: the version's artifact is missing, damaged, made by older code, or of other features
+            than the registry's.
         IndexUnavailable: the index server does not answer.
         DataError: the log is damaged.
     """
@@ -112,9 +114,11 @@ async def load(settings: Settings) -> State:
 
 def _engine(settings: Settings, artifact: Artifact, index: VectorIndex) -> Engine:
     taxonomy = artifact.taxonomy
+    users, places = artifact.table("users"), artifact.table("places")
+    catalogue = Catalogue.load(artifact, places, len(users))  # before the heads: an older version is refused as such
     return Engine(
         version=artifact.version,
-        gazetteer=Gazetteer.of(artifact.table("places"), taxonomy),
+        gazetteer=Gazetteer.of(places, taxonomy),
         ranker=Ranker.load(artifact),
         index=index,
         features=FeatureStore(
@@ -126,7 +130,8 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex) -> Engin
             place_cache_s=settings.place_cache_s,
         ),
         candidates=settings.candidates,
-        homes=Homes(artifact.table("users")),
+        homes=Homes(users),
+        catalogue=catalogue,
         users=SourceIds("user", artifact.optional_table("user_ids"), UnknownUser),
         places=SourceIds("place", artifact.optional_table("place_ids"), UnknownPlace),
     )

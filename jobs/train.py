@@ -25,6 +25,7 @@ from recsys.training.trainer import Progress, TrainConfig, fit
 # a version's name covers the code that decides what comes out
 _SOURCES = (
     "models",
+    "sources",
     "training",
     "aggregates",
     "profiles.py",
@@ -47,11 +48,11 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
         ConfigError: `until` is no midnight of the data's days.
         DataError: there are fewer than five weeks.
     """
-    config = TrainConfig(seed=settings.seed, max_epochs=settings.epochs, threads=settings.threads)
+    config = TrainConfig(seed=settings.seed, epochs=settings.epochs, threads=settings.threads)
     with opened(settings) as (lake, store):
         start, last_day = lake.horizon()
         end = last_day if until is None else midnight("--until", until, start, last_day)
-        split = split_weeks(start, end)
+        split = split_weeks(start, end, tested=end == last_day)
         data = lake.fingerprint()
         name = json.dumps([data, end.isoformat(), config.to_dict(), _code()], sort_keys=True)
         version = f"{end:%Y%m%d}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -65,12 +66,14 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             valid = take_snapshot(lake, store, *split.valid)
         checkpoint = settings.data_dir / "checkpoints" / f"{version}.safetensors"
         with report.stage("fit"), report.progress() as bar:
-            task = bar.add_task("epoch 1", total=config.max_epochs * config.steps_per_epoch)
+            task = bar.add_task("vectors", total=None)
 
             def show(p: Progress) -> None:
-                best = f", validation NDCG@10 {p.valid.rows['model']['ndcg']:.4f}" if p.valid else ""
-                done = p.epoch * config.steps_per_epoch + p.step
-                bar.update(task, completed=done, description=f"epoch {p.epoch + 1}{best}")
+                best = "" if p.ndcg is None else f", validation NDCG@10 {p.ndcg:.4f}"
+                bar.update(
+                    task, total=p.epochs * p.steps, completed=p.epoch * p.steps + p.step,
+                    description=f"{p.stage}, epoch {p.epoch + 1}{best}",
+                )  # fmt: skip
 
             fitted = fit(train, valid, config, checkpoint=checkpoint, on_progress=show)
         del train, valid
@@ -90,9 +93,10 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             "data_fingerprint": data,
             "config": out.config,
             "metrics": {
+                "paths": fitted.paths,
                 "best_epoch": fitted.best_epoch + 1,
-                "epochs": fitted.epochs,
-                "validation": fitted.history[fitted.best_epoch]["valid"],
+                "validation": fitted.valid.to_dict(),
+                "history": fitted.history,
             },
         }
     artifact = save_artifact(settings.artifacts, version, manifest, tables=tables, tensors=out.tensors)
@@ -114,7 +118,7 @@ def _source_ids(lake: Lake) -> dict[str, pa.Table]:
 
 def _figures(report: Report, artifact: Artifact) -> None:
     metrics = artifact.manifest["metrics"]
-    report.update(epochs=metrics["epochs"], best_epoch=metrics["best_epoch"])
+    report.update(paths=metrics["paths"], best_epoch=metrics["best_epoch"])
     report["validation"] = metrics["validation"]["rows"]["model"]
 
 

@@ -18,7 +18,9 @@ from recsys.models.config import ModelConfig
 from recsys.models.heads import Heads
 from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
-from recsys.recommend.engine import Engine, Gazetteer, Homes
+from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.engine import Engine, Gazetteer
+from recsys.sources import Memory, PlaceSources
 
 NOW = datetime(2024, 3, 25, tzinfo=UTC)
 N_USERS, N_PLACES, N_CITIES, N_AREAS = 60, 200, 3, 4
@@ -48,6 +50,7 @@ class MemoryFeatures:
     user_rows: dict[int, UserRow]
     place_rows: dict[int, PlaceRow]
     down: bool = False
+    pairs: set[tuple[int, int]] = field(default_factory=set)  # (user, place) that the store knows events of
     calls: list[str] = field(default_factory=list)
 
     def _call(self, name: str) -> None:
@@ -73,7 +76,10 @@ class MemoryFeatures:
 
     def _candidates(self, user_id: int, ids: Sequence[int], width: int) -> Candidates:
         features = [np.random.default_rng([user_id, int(i)]).random(width) for i in ids]
-        return Candidates(self.user_rows.get(user_id), np.stack(features).astype(np.float32), 0.0)
+        values = np.array(features, dtype=np.float32).reshape(len(features), width)
+        if width == D_ONLINE_PLACE:
+            values[:, -1] = [(user_id, int(i)) in self.pairs for i in ids]
+        return Candidates(self.user_rows.get(user_id), values, 0.0)
 
     def schema(self) -> dict[str, dict[str, str]]:
         return {}
@@ -90,6 +96,18 @@ def unit(rng: np.random.Generator, n: int) -> np.ndarray:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
+def make_sources(n_users: int) -> PlaceSources:
+    """Each user was at five places, some twice, and knows two others."""
+    rng = np.random.default_rng(4)
+    user = np.repeat(np.arange(n_users), 5)
+    place = np.concatenate([rng.choice(N_PLACES, 5, replace=False) for _ in range(n_users)])
+    count, age = rng.integers(1, 4, len(user)), rng.uniform(0, 120, len(user))
+    u = np.arange(n_users)
+    ties = np.concatenate([u, (u + 1) % n_users]), np.concatenate([(u + 1) % n_users, u])
+    kinds = np.eye(C_COARSE, dtype=np.float32)[rng.integers(C_COARSE, size=N_PLACES)]
+    return PlaceSources(Memory.of((user, place), count, age, ties, np.arange(N_PLACES) % N_CITIES, kinds, n_users))
+
+
 def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
     """The last user is in the feature store but not in the index: they joined after the version was made."""
     rng = np.random.default_rng(3)
@@ -100,11 +118,11 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
     )
     index = EdgeIndex(folder)
     ids = np.arange(N_PLACES)
-    people = np.arange(users_in_index)
+    people, vectors = np.arange(users_in_index), unit(rng, N_PLACES)
     asyncio.run(
         index.publish(
             "test-1",
-            Vectors(ids, ids % N_CITIES, {"embedding": unit(rng, N_PLACES)}),
+            Vectors(ids, ids % N_CITIES, {"embedding": vectors}),
             Vectors(people, people % N_CITIES, {"embedding": unit(rng, len(people)), "people": unit(rng, len(people))}),
         )
     )
@@ -112,5 +130,8 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
         {c: f"City {c}" for c in range(N_CITIES)},
         {(c, a): f"Quarter {c}-{a}" for c in range(N_CITIES) for a in range(N_AREAS)},
     )
-    homes = Homes(pa.table({"user_id": people, "city_id": people % N_CITIES}))
-    return Engine("test-1", names, Ranker(config, Heads(config)), index, features, candidates=50, homes=homes)
+    homes = Homes(pa.table({"user_id": people, "index": people, "city_id": people % N_CITIES}))
+    table = pa.table({"place_id": ids, "index": ids, "city_id": ids % N_CITIES, "embedding": list(vectors)})
+    catalogue = Catalogue(make_sources(len(people)), table, len(people))
+    ranker = Ranker(config, Heads(config))
+    return Engine("test-1", names, ranker, index, features, candidates=50, homes=homes, catalogue=catalogue)

@@ -25,8 +25,8 @@ class ModelConfig:
         aggregation: how a node sums up its weighted neighbours; see `recsys.models.sparse`.
         gate_hidden: hidden units of the edge gates.
         d_city, d_neighborhood, d_price, d_slot: widths of the embedding tables.
-        head_hidden: the two hidden widths of both heads.
-        dropout, head_dropout: probabilities.
+        head_hidden: the two hidden widths of both heads; narrow_hidden: both of the place head's narrow path.
+        dropout, head_dropout, narrow_dropout: probabilities.
         alpha: weight of compatibility against attendance in the combined score.
     """
 
@@ -45,16 +45,18 @@ class ModelConfig:
     d_price: int = 8
     d_slot: int = 8
     head_hidden: tuple[int, int] = (256, 128)
+    narrow_hidden: int = 32
     dropout: float = 0.1
     head_dropout: float = 0.1
+    narrow_dropout: float = 0.2
     alpha: float = 0.7
 
     def __post_init__(self) -> None:
         for name in ("n_cities", "n_neighborhoods", "n_categories", "n_tags", "n_vibes", "d_model", "d_context",
-                     "n_layers", "gate_hidden"):  # fmt: skip
+                     "n_layers", "gate_hidden", "narrow_hidden"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1 (got {getattr(self, name)})")
-        for name in ("dropout", "head_dropout", "alpha"):
+        for name in ("dropout", "head_dropout", "narrow_dropout", "alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie in [0, 1] (got {getattr(self, name)})")
         if self.aggregation not in get_args(Aggregation):

@@ -13,7 +13,9 @@ from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
 from recsys.constants import N_TIME_SLOTS
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import Standardize
+from recsys.sources import PLACE_SIGNALS
 
+D_PLACE_INPUT = D_ONLINE_PLACE + len(PLACE_SIGNALS)  # what the place head reads beside vectors and context
 _D_ID = 8  # width of the contexts' own city and slot vectors, as in the seed
 
 
@@ -87,41 +89,64 @@ class _Trunk(nn.Module):
         for part in (self.first, self.second, self.product, self.difference):
             nn.init.uniform_(part.weight, -1 / math.sqrt(4 * d), 1 / math.sqrt(4 * d))
 
-    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
+    def shallow(self, query: Tensor, candidate: Tensor, online: Tensor) -> Tensor:
+        """(..., d_online + 1): the features standardised, and the cosine last."""
         cosine = (query * candidate).sum(dim=-1, keepdim=True)
-        u, v = query * self.scale, candidate * self.scale
         # cosines of a trained retrieval space are small numbers; 10 brings them to the size of the other inputs
-        shallow = torch.cat([self.standardize(online), 10.0 * cosine], dim=-1)
+        return torch.cat([self.standardize(online), 10.0 * cosine], dim=-1)
+
+    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, shallow: Tensor) -> Tensor:
+        u, v = query * self.scale, candidate * self.scale
         hidden = self.first(u) + self.second(v) + self.product(u * v) + self.difference((u - v).abs())
-        return self.after(hidden + self.context(context) + self.online(shallow)), shallow
+        out: Tensor = self.after(hidden + self.context(context) + self.online(shallow))
+        return out
 
 
 class PlaceHead(nn.Module):
-    """Relevance of a place for a user in a context: the seed's MLP plus a linear path from the shallow features.
+    """Relevance of a place for a user in a context: the seed's MLP over everything, and beside it two short paths.
 
-    The linear path (online features and the retrieval cosine; Cheng et al. 2016, "wide and deep") starts at the
-    cosine alone, so an untrained head ranks as retrieval does and training only improves on it.
+    What sources and counters say, and the retrieval cosine, reach the score by a linear path (Cheng et al. 2016, "wide
+    and deep") and by a narrow network of their own. Where labels are few these learn, while the deep path has 512
+    products of vectors to overfit; which paths are open is decided by the validation window (`training/ranking.py`).
+    The linear path starts at the cosine alone, so an untrained head ranks as retrieval does.
+
+    Attributes:
+        uses: buffer (2,), 1 or 0: whether the cosine is read, and whether the deep path is open.
 
     Shapes:
-        query (..., D), candidate (..., D) unit vectors, context (..., 16), online (..., 24) → (...) logits
+        query (..., D), candidate (..., D) unit vectors, context (..., 16), inputs (..., D_PLACE_INPUT) → (...) logits
     """
+
+    uses: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        hidden, last = config.head_hidden
-        self.trunk = _Trunk(config, D_ONLINE_PLACE)
+        (hidden, last), narrow, dropout = config.head_hidden, config.narrow_hidden, config.narrow_dropout
+        self.trunk = _Trunk(config, D_PLACE_INPUT)
         self.deep = nn.Sequential(
             nn.Linear(hidden, last), nn.LayerNorm(last), nn.ReLU(), nn.Dropout(config.head_dropout), nn.Linear(last, 1)
         )
-        self.wide = nn.Linear(D_ONLINE_PLACE + 1, 1, bias=False)
+        self.narrow = nn.Sequential(
+            nn.Linear(D_PLACE_INPUT + 1 + config.d_context, narrow), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(narrow, narrow), nn.ReLU(), nn.Dropout(dropout), nn.Linear(narrow, 1),
+        )  # fmt: skip
+        self.wide = nn.Linear(D_PLACE_INPUT + 1, 1, bias=False)
         nn.init.zeros_(self.wide.weight)
         nn.init.ones_(self.wide.weight[:, -1])
+        self.register_buffer("uses", torch.ones(2))
 
-    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> Tensor:
+    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> Tensor:
         """See the class."""
-        hidden, shallow = self.trunk(query, candidate, context, online)
-        out: Tensor = (self.deep(hidden) + self.wide(shallow)).squeeze(-1)
-        return out
+        cosine, deep = self.uses.tolist()
+        shallow = self.trunk.shallow(query, candidate, inputs)
+        if not cosine:
+            shallow = torch.cat([shallow[..., :-1], torch.zeros_like(shallow[..., -1:])], dim=-1)
+        said = torch.cat([shallow, context.expand(*shallow.shape[:-1], context.shape[-1])], dim=-1)
+        out = self.narrow(said) + self.wide(shallow)
+        if deep:
+            out = out + self.deep(self.trunk(query, candidate, context, shallow))
+        logits: Tensor = out.squeeze(-1)
+        return logits
 
 
 class FriendHead(nn.Module):
@@ -141,7 +166,7 @@ class FriendHead(nn.Module):
 
     def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        hidden, _ = self.trunk(query, candidate, context, online)
+        hidden = self.trunk(query, candidate, context, self.trunk.shallow(query, candidate, online))
         return self.compat(hidden).squeeze(-1), self.attend(hidden).squeeze(-1)
 
 

@@ -25,19 +25,25 @@ def bpr_loss(positive: Tensor, negative: Tensor, weight: Tensor | None = None) -
     return (loss * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def listwise_loss(positive: Tensor, negative: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Cross entropy of the positive among its negatives: BPR's pairs, weighted towards those that are wrong.
+def list_loss(logits: Tensor, positive: Tensor, log_weight: Tensor) -> Tensor:
+    """Cross entropy of each positive of a list against the list's negatives, every list the same weight.
+
+    Positives do not stand against each other: a list has one order of many that are right.
 
     Args:
-        positive: (B, 1) logits. negative: (B, K) logits. weight: (B, K), 0 drops a negative.
+        logits: (B, L). positive: (B, L) bool. log_weight: (B, L): a negative that stands for n of its kind has log n;
+            -inf for what is neither.
 
     Returns:
-        Scalar.
+        Scalar; 0 for no list.
     """
-    if weight is not None:
-        negative = negative.masked_fill(weight == 0, -torch.inf)
-    logits = torch.cat([positive, negative], dim=1)
-    return (torch.logsumexp(logits, dim=1) - positive[:, 0]).mean()
+    if len(logits) == 0:
+        return logits.sum()
+    negatives = (logits + log_weight).masked_fill(positive, -torch.inf)
+    # a list of positives alone has nothing to learn, and no infinity to spoil its gradient
+    others = torch.cat([negatives, logits.new_full((len(logits), 1), -1e4)], dim=1).logsumexp(dim=1, keepdim=True)
+    loss = (F.softplus(others - logits) * positive).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+    return loss.mean()
 
 
 def binary_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -91,9 +97,8 @@ class Temperature(nn.Module):
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the parts; the first three are the seed's."""
+    """Weights of the parts of a step of the graph; `friend` and `attend` are the seed's."""
 
-    place: float = 1.0
     friend: float = 0.5
     attend: float = 0.3
     retrieval: float = 1.0

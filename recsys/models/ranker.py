@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
+from recsys.aggregates import D_ONLINE_PEOPLE
 from recsys.artifacts import Artifact
 from recsys.constants import N_TIME_SLOTS
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models.config import ModelConfig
-from recsys.models.heads import Heads
+from recsys.models.heads import D_PLACE_INPUT, Heads
 from recsys.models.model import combined_score
 
 Floats = npt.NDArray[np.float32]
@@ -57,19 +57,19 @@ class Ranker:
     # ------------------------------------------------------------------------------------------------------- batches
     @torch.inference_mode()
     def place_logits(
-        self, users: Tensor, places: Tensor, online: Tensor, *, city: Tensor, slot: Tensor, categories: Tensor
+        self, users: Tensor, places: Tensor, inputs: Tensor, *, city: Tensor, slot: Tensor, categories: Tensor
     ) -> Tensor:
         """Logits of C candidates for each of B users.
 
         Args:
-            users: (B, D). places: (B, C, D). online: (B, C, D_ONLINE_PLACE).
+            users: (B, D). places: (B, C, D). inputs: (B, C, D_PLACE_INPUT).
             city, slot: (B,) int64. categories: (B, 6) multi-hot.
 
         Returns:
             (B, C) float32.
         """
         context = self._heads.place_context(city, slot, categories)
-        out: Tensor = self._heads.place(users[:, None], places, context[:, None], online)
+        out: Tensor = self._heads.place(users[:, None], places, context[:, None], inputs)
         return out
 
     @torch.inference_mode()
@@ -98,7 +98,7 @@ class Ranker:
         Args:
             user: (D,) the user's `embedding`.
             places: (C, D) the candidates' vectors.
-            online: (C, D) ONLINE_PLACE.
+            online: (C, D_PLACE_INPUT).
             city_id: city of the request.
             slot: time slot, SLOT_NOT_SAID when the request has none.
             categories: indices of desired coarse categories; empty: none said.
@@ -109,7 +109,7 @@ class Ranker:
         Raises:
             DataError: a shape or an index does not fit, or a feature is not finite.
         """
-        self._check(user, places, online, D_ONLINE_PLACE, city_id, slot)
+        self._check(user, places, online, D_PLACE_INPUT, city_id, slot)
         logits = self.place_logits(
             _batch(user),
             _batch(places),

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownPlace, Unk
 from recsys.index import VectorIndex
 from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.identity import SourceIds
 from recsys.taxonomy import CITY, Taxonomy
 
@@ -75,23 +75,6 @@ class Gazetteer:
         )
 
 
-class Homes:
-    """The city of each user of a version.
-
-    Args:
-        users: an artifact's `users` table: user_id, city_id.
-    """
-
-    def __init__(self, users: pa.Table) -> None:
-        ids, cities = (users[name].to_numpy() for name in ("user_id", "city_id"))
-        order = np.argsort(ids)
-        self._ids, self._cities = ids[order], cities[order]
-
-    def of(self, user_id: int) -> int:
-        """City of a user that the version knows."""
-        return int(self._cities[np.searchsorted(self._ids, user_id)])
-
-
 @dataclass(frozen=True)
 class Engine:
     """One live version.
@@ -99,7 +82,8 @@ class Engine:
     Attributes:
         version: `model_version` of every answer.
         candidates: how many places or people retrieval hands to ranking.
-        homes: the city of each user of this version.
+        homes: the city and the node number of each user of this version.
+        catalogue: its places, and what its sources say of them.
         users, places: the ids that the sources know.
     """
 
@@ -110,6 +94,7 @@ class Engine:
     features: Features
     candidates: int
     homes: Homes
+    catalogue: Catalogue
     users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
     places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
 

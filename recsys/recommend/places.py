@@ -1,14 +1,18 @@
-"""Places for one user: retrieve in the city, read features, rank, explain."""
+"""Places for one user: candidates of the city from every source, features, rank, explain."""
 
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from recsys.constants import SLOT_NOT_SAID
-from recsys.online import PlaceRow
+from recsys.online import Candidates, PlaceRow
+from recsys.recommend.catalogue import Found, never_there
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_place
 from recsys.recommend.policy import best_first
+from recsys.sources import NEAR
 
 
 @dataclass(frozen=True)
@@ -20,17 +24,19 @@ class PlaceQuery:
     time_slot: int | None = None
     desired_categories: tuple[int, ...] = ()
     top_k: int = 10
+    exclude_visited: bool = False
 
 
 @dataclass(frozen=True)
 class RecommendedPlace:
-    """One place of an answer; `score` is the place head's, in (0, 1)."""
+    """One place of an answer; `score` is the place head's, in (0, 1), `sources` those that named it."""
 
     place_id: int
     name: str
     neighborhood_name: str
     score: float
     explanations: list[str]
+    sources: list[str]
 
 
 @dataclass(frozen=True)
@@ -55,25 +61,37 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         UnknownCity: no such city.
         Unavailable: a store did not answer in time.
         NotReady: nothing is published, or the online store is not filled.
+        ArtifactError: the index holds a place that the version does not know.
     """
     vectors = await engine.index.vectors("users", [query.user_id])
     if query.user_id not in vectors:
         raise await engine.unknown(query.user_id, now)
     vector = vectors[query.user_id]
     city_id = engine.city(query.city_id, query.user_id)
-    hits = await engine.index.search("places", vector, city_id=city_id, limit=max(engine.candidates, query.top_k))
-    online = await asyncio.to_thread(engine.features.rank_places, query.user_id, hits.ids, now)
+    near = await engine.index.search("places", vector, city_id=city_id, limit=NEAR)
+    node, size = engine.homes.node(query.user_id), max(engine.candidates, query.top_k)
+
+    def find() -> tuple[Found, Candidates]:
+        found = engine.catalogue.find(node, city_id, near.ids, size, fresh=query.exclude_visited)
+        return found, engine.features.rank_places(query.user_id, found.ids, now)
+
+    found, online = await asyncio.to_thread(find)
     user = known_user(online.user, query.user_id)
+    features = online.features
+    if query.exclude_visited:  # the sources know where one was until the version was made, the pairs what came since
+        kept = never_there(features)
+        found, features = found.where(kept), features[kept]
+    inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
     slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
     scores = engine.ranker.score_places(
-        vector, hits.vectors, online.features, city_id=city_id, slot=slot, categories=query.desired_categories
+        vector, found.vectors, inputs, city_id=city_id, slot=slot, categories=query.desired_categories
     )
 
     def read(ids: list[int]) -> list[PlaceRow | None]:
         rows = engine.features.places(ids)
         return [row if row is not None and row.city_id == city_id else None for row in rows]
 
-    chosen = await known(read, hits.ids, best_first(hits.ids, scores), query.top_k)
+    chosen = await known(read, found.ids, best_first(found.ids, scores), query.top_k)
     names = engine.gazetteer
     return PlaceAnswer(
         city_id,
@@ -85,6 +103,7 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
                 names.neighborhoods.get((place.city_id, place.neighborhood_id), ""),
                 float(scores[at]),
                 why_place(user, place, names),
+                found.named(at),
             )
             for at, place in chosen
         ],

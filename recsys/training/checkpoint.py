@@ -20,20 +20,21 @@ class Checkpoint:
 
     Attributes:
         fingerprint: of configuration and data; another one means another run.
-        state: plain JSON (epoch, best metric, history).
-        model, best: tensors by name. optimizer: "<parameter number>.<slot>" → tensor.
+        state: plain JSON: the history, an entry an epoch.
+        model: tensors by name. before: those before each window, "<window>/<name>" → tensor.
+        optimizer: "<parameter number>.<slot>" → tensor.
     """
 
     fingerprint: str
     state: Mapping[str, Any]
     model: Mapping[str, Tensor]
-    best: Mapping[str, Tensor]
+    before: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write aside, flush, rename."""
-    groups = {"model": checkpoint.model, "best": checkpoint.best, "optimizer": checkpoint.optimizer}
+    groups = {"model": checkpoint.model, "before": checkpoint.before, "optimizer": checkpoint.optimizer}
     tensors = {
         f"{group}/{name}": value.detach().clone().contiguous()
         for group, named in groups.items()
@@ -48,7 +49,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
     """The checkpoint of this very run, or None: there is none, or it is of another configuration or other data."""
     if not path.is_file():
         return None
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "before": {}, "optimizer": {}}
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -20,6 +20,7 @@ from recsys.models.ranker import Ranker
 from recsys.training.baselines import Baseline, OwnHistory, Popularity, Random
 from recsys.training.bootstrap import interval, resampled_means
 from recsys.training.inputs import Prepared
+from recsys.training.lists import city_lists
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("recall", "ndcg", "candidate_recall")
@@ -237,9 +238,8 @@ def _places(
                 recall, ndcg = ranking_metrics(targets.gather(1, ranked).numpy(), n, k)
                 return np.stack([recall, ndcg, hits / np.minimum(n, candidates)])
 
-            scores = embeddings.user[block] @ embeddings.place[members].t()
-            retrieved = scores.topk(wide, dim=1).indices
-            order = _head_order(ranker, embeddings, prepared, block, members[retrieved], city)
+            retrieved, scores = place_scores(ranker, embeddings, prepared, block, city, candidates)
+            order = scores.argsort(dim=1, descending=True, stable=True)
             found["model"].append(measure(retrieved, retrieved.gather(1, order[:, :k])))
             for method in methods:
                 best = method.scores(block, members).topk(wide, dim=1).indices
@@ -248,24 +248,40 @@ def _places(
     return {name: np.concatenate(blocks, axis=1) if blocks else empty for name, blocks in found.items()}
 
 
-def _head_order(
-    ranker: Ranker, embeddings: Embeddings, prepared: Prepared, users: Tensor, places: Tensor, city: int
-) -> Tensor:
-    """(B,) users and (B, C) candidates → (B, C) positions, best first, as a request without slot is ranked."""
-    orders = []
-    for u, p in zip(torch.split(users, _HEAD_BLOCK), torch.split(places, _HEAD_BLOCK), strict=True):
-        repeated = u[:, None].expand_as(p).reshape(-1)
-        online = prepared.snapshot.place_features(repeated, p.reshape(-1)).reshape(*p.shape, -1)
+def retrieval_ndcg(model: RecModel, prepared: Prepared, *, max_users: int | None = None, seed: int = 0) -> float:
+    """Mean NDCG@10 of the vectors alone over the users' home cities."""
+    embeddings = embed(model, prepared)
+    _, _, chosen = _targets(prepared, max_users, seed)
+    found = []
+    for city in torch.unique(prepared.users.city[chosen]).tolist():
+        members = prepared.places.of(city)
+        for block in torch.split(chosen[prepared.users.city[chosen] == city], _BLOCK):
+            best = (embeddings.user[block] @ embeddings.place[members].t()).topk(min(10, len(members)), dim=1).indices
+            targets = prepared.is_positive(block[:, None], members[None])
+            found.append(ranking_metrics(targets.gather(1, best).numpy(), targets.sum(dim=1).numpy(), 10)[1])
+    return float(np.concatenate(found).mean()) if found else 0.0
+
+
+@torch.inference_mode()
+def place_scores(
+    ranker: Ranker, embeddings: Embeddings, prepared: Prepared, users: Tensor, city: int, candidates: int
+) -> tuple[Tensor, Tensor]:
+    """(B,) users → (B, C) candidates, as positions in the city, and their logits, as of a request without a slot."""
+    positions, scores = [], []
+    for u in torch.split(users, _HEAD_BLOCK):
+        lists = city_lists(prepared, embeddings, u, city, candidates)
+        place, inputs = lists.inputs(prepared)
         logits = ranker.place_logits(
             embeddings.user[u],
-            embeddings.place[p],
-            online,
+            embeddings.place[place],
+            inputs,
             city=torch.full_like(u, city),
             slot=torch.full_like(u, SLOT_NOT_SAID),
             categories=torch.zeros(len(u), ranker.config.n_categories),
         )
-        orders.append(logits.argsort(dim=1, descending=True, stable=True))
-    return torch.cat(orders)
+        positions.append(lists.position)
+        scores.append(logits)
+    return torch.cat(positions), torch.cat(scores)
 
 
 def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) -> tuple[Tensor, Tensor]:

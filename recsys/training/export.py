@@ -14,6 +14,7 @@ from recsys.constants import D_MODEL
 from recsys.errors import DataError
 from recsys.models.backbone import Embeddings
 from recsys.models.ranker import MODEL
+from recsys.sources import SOURCES
 from recsys.training.inputs import Prepared
 from recsys.training.trainer import Fitted
 
@@ -94,7 +95,7 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
     }
     train = {k: v for k, v in fitted.config.to_dict().items() if k != "model"}
     config = {"model": fitted.model.config.to_dict(), "train": train}
-    return Export(tables, {MODEL: fitted.model.state_dict()}, config)
+    return Export(tables, {MODEL: fitted.model.state_dict(), SOURCES: prepared.sources.tensors()}, config)
 
 
 def _list(vectors: Tensor) -> pa.ListArray:

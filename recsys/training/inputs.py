@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.constants import N_TIME_SLOTS, POSITIVE_RATING
+from recsys.constants import N_TIME_SLOTS, POSITIVE_RATING, SLOT_NOT_SAID
 from recsys.errors import DataError
 from recsys.graph import INTERACTS, SOCIAL, Snapshot
 from recsys.models.backbone import GraphInputs
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import block, check_ids
 from recsys.models.sparse import Relation
+from recsys.sources import Memory, PlaceSources
 
 RECENCY_DAYS = 14.0  # an edge's recency feature is exp(-age / this)
 
@@ -141,6 +144,7 @@ class Prepared:
         tags: (M, 100) multi-hot of the places' fine tags.
         user, place, slot: (P,) the positives: labels rated POSITIVE_RATING or more.
         positive_keys: sorted distinct user * M + place of the positives.
+        slot_keys: the same, times the number of slots, plus the slot.
     """
 
     snapshot: Snapshot
@@ -153,14 +157,47 @@ class Prepared:
     place: Tensor
     slot: Tensor
     positive_keys: Tensor
+    slot_keys: Tensor
 
-    def is_positive(self, user: Tensor, place: Tensor) -> Tensor:
-        """Bool, in the shape of the broadcast inputs: the pair is a positive of the window."""
+    def is_positive(self, user: Tensor, place: Tensor, slot: Tensor | None = None) -> Tensor:
+        """Bool, in the shape of the broadcast inputs: a positive of the window, in a slot if one is said."""
         key = user * len(self.places.city) + place
-        if len(self.positive_keys) == 0:
-            return torch.zeros_like(key, dtype=torch.bool)
-        at = torch.searchsorted(self.positive_keys, key).clamp_(max=len(self.positive_keys) - 1)
-        return self.positive_keys[at] == key
+        anywhere = _among(self.positive_keys, key)
+        if slot is None:
+            return anywhere
+        then = _among(self.slot_keys, key * (N_TIME_SLOTS + 1) + slot)
+        return torch.where(slot == SLOT_NOT_SAID, anywhere, then)
+
+    def was_there(self, user: Tensor, place: Tensor) -> Tensor:
+        """Bool, in the shape of the inputs: the user had been at the place before the moment."""
+        return _among(self.snapshot.pair_keys, user * len(self.places.city) + place)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Who had been where, and who knew whom, as of the snapshot's moment."""
+        data = self.snapshot.data
+        pairs, ties = data[INTERACTS], data[SOCIAL]
+        return Memory.of(
+            (pairs.edge_index[0].numpy(), pairs.edge_index[1].numpy()),
+            np.asarray(pairs["count"]),
+            np.asarray(pairs.age_days),
+            (ties.edge_index[0].numpy(), ties.edge_index[1].numpy()),
+            self.places.city.numpy(),
+            self.categories.numpy(),
+            len(self.users.city),
+        )
+
+    @cached_property
+    def sources(self) -> PlaceSources:
+        """Where candidates come from, fitted on the first use."""
+        return PlaceSources(self.memory)
+
+
+def _among(keys: Tensor, wanted: Tensor) -> Tensor:
+    if len(keys) == 0:
+        return torch.zeros_like(wanted, dtype=torch.bool)
+    at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+    return keys[at] == wanted
 
 
 def prepare(snapshot: Snapshot, config: ModelConfig) -> Prepared:
@@ -189,4 +226,5 @@ def prepare(snapshot: Snapshot, config: ModelConfig) -> Prepared:
         place=place,
         slot=slot,
         positive_keys=torch.unique(user * len(graph.place_x) + place),
+        slot_keys=key,
     )

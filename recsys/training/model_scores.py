@@ -11,15 +11,15 @@ from recsys.constants import SLOT_NOT_SAID
 from recsys.models.backbone import Embeddings
 from recsys.models.model import RecModel, combined_score
 from recsys.models.ranker import Ranker
-from recsys.training.evaluation import embed
-from recsys.training.inputs import Prepared
+from recsys.training.evaluation import embed, place_scores
+from recsys.training.inputs import CityCatalogue, Prepared
 
 _BLOCK: Final = 48  # users whose candidates go through the head at once, as in `evaluation`
 _BELOW: Final = 2.0  # a cosine is at least -1 and a score of the head above 0: what was not retrieved stays below
 
 
 class _Model(ABC):
-    """Retrieval over all candidates, the head over the best; what the head did not see follows in retrieval's order."""
+    """Candidates in the city, the head over them; what the head did not see follows in the order of the vectors."""
 
     def __init__(self, model: RecModel, prepared: Prepared, *, ranked: int = 400) -> None:
         """Take a model as of a moment.
@@ -42,13 +42,11 @@ class _Model(ABC):
         column, known = _rows(self._catalogue(), candidates)
         out = torch.full((len(users), len(candidates)), -2 * _BELOW)
         out[~known_user] = 0.0
-        places = column[known]
-        for at in torch.split(known_user.nonzero()[:, 0], _BLOCK):
-            near = self._retrieve(row[at], places)
-            best = near.topk(min(self._ranked, len(places)), dim=1).indices
-            block = near - _BELOW
-            block.scatter_(1, best, self._rank(row[at], places[best]))
-            out[at[:, None], known.nonzero()[:, 0][None]] = block
+        if bool(known.any()):
+            city = int(self._city().city[column[known][0]])
+            at = self._city().position[column[known]]
+            for block in torch.split(known_user.nonzero()[:, 0], _BLOCK):
+                out[block[:, None], known.nonzero()[:, 0][None]] = self._in_city(row[block], city)[:, at]
         return out
 
     @abstractmethod
@@ -56,12 +54,12 @@ class _Model(ABC):
         """Ids of all candidates, ascending."""
 
     @abstractmethod
-    def _retrieve(self, users: Tensor, candidates: Tensor) -> Tensor:
-        """(B,) and (C,) rows → (B, C) cosines."""
+    def _city(self) -> CityCatalogue:
+        """Candidates by city."""
 
     @abstractmethod
-    def _rank(self, users: Tensor, candidates: Tensor) -> Tensor:
-        """(B,) and (B, C) rows → (B, C) scores of the head, above 0."""
+    def _in_city(self, users: Tensor, city: int) -> Tensor:
+        """(B,) rows → (B, C) scores of all of a city's candidates: the head's in (0, 1), below 0 for the others."""
 
 
 class ModelPlaces(_Model):
@@ -70,22 +68,14 @@ class ModelPlaces(_Model):
     def _catalogue(self) -> Tensor:
         return self._places
 
-    def _retrieve(self, users: Tensor, candidates: Tensor) -> Tensor:
-        scores: Tensor = self._embeddings.user[users] @ self._embeddings.place[candidates].t()
-        return scores
+    def _city(self) -> CityCatalogue:
+        return self._prepared.places
 
-    def _rank(self, users: Tensor, candidates: Tensor) -> Tensor:
-        repeated = users[:, None].expand_as(candidates).reshape(-1)
-        online = self._prepared.snapshot.place_features(repeated, candidates.reshape(-1))
-        logits: Tensor = self._ranker.place_logits(
-            self._embeddings.user[users],
-            self._embeddings.place[candidates],
-            online.reshape(*candidates.shape, -1),
-            city=self._prepared.places.city[candidates[:, 0]],
-            slot=torch.full_like(users, SLOT_NOT_SAID),
-            categories=torch.zeros(len(users), self._ranker.config.n_categories),
-        )
-        return logits.sigmoid()
+    def _in_city(self, users: Tensor, city: int) -> Tensor:
+        members = self._prepared.places.of(city)
+        scores: Tensor = self._embeddings.user[users] @ self._embeddings.place[members].t() - _BELOW
+        position, logits = place_scores(self._ranker, self._embeddings, self._prepared, users, city, self._ranked)
+        return scores.scatter_(1, position, logits.sigmoid())
 
 
 class ModelPeople(_Model):
@@ -94,25 +84,26 @@ class ModelPeople(_Model):
     def _catalogue(self) -> Tensor:
         return self._users
 
-    def _retrieve(self, users: Tensor, candidates: Tensor) -> Tensor:
-        scores: Tensor = self._embeddings.people[users] @ self._embeddings.people[candidates].t()
-        return scores
+    def _city(self) -> CityCatalogue:
+        return self._prepared.users
 
-    def _rank(self, users: Tensor, candidates: Tensor) -> Tensor:
-        config = self._ranker.config
+    def _in_city(self, users: Tensor, city: int) -> Tensor:
+        config, members = self._ranker.config, self._prepared.users.of(city)
+        near: Tensor = self._embeddings.people[users] @ self._embeddings.people[members].t()
+        best = near.topk(min(self._ranked, len(members)), dim=1).indices
+        candidates = members[best]
         repeated = users[:, None].expand_as(candidates).reshape(-1)
         online = self._prepared.snapshot.people_features(repeated, candidates.reshape(-1))
         compat, attend = self._ranker.people_logits(
             self._embeddings.people[users],
             self._embeddings.people[candidates],
             online.reshape(*candidates.shape, -1),
-            city=self._prepared.users.city[users],
+            city=torch.full_like(users, city),
             slot=torch.full_like(users, SLOT_NOT_SAID),
             place=torch.zeros(len(users), config.d_model),
             tags=torch.zeros(len(users), config.n_tags),
         )
-        scores: Tensor = combined_score(compat.sigmoid(), attend.sigmoid(), config.alpha)
-        return scores
+        return (near - _BELOW).scatter_(1, best, combined_score(compat.sigmoid(), attend.sigmoid(), config.alpha))
 
 
 def _rows(known: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

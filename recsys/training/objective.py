@@ -1,25 +1,16 @@
-"""The losses of one step: ranking by the heads, retrieval in the embedding space."""
+"""The losses of one step of the graph: retrieval in the embedding space, people by their head."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.models.backbone import Embeddings
-from recsys.models.losses import LossWeights, binary_loss, bpr_loss, listwise_loss, sampled_softmax
+from recsys.models.losses import LossWeights, binary_loss, bpr_loss, sampled_softmax
 from recsys.models.model import RecModel
 from recsys.training.inputs import CityCatalogue, Prepared
-from recsys.training.sampling import (
-    FriendBatch,
-    NegativeMix,
-    PlaceBatch,
-    draw_companions,
-    draw_friends,
-    draw_places,
-    draw_positives,
-)
+from recsys.training.sampling import FriendBatch, draw_companions, draw_friends, draw_positives
 
 
 @dataclass(frozen=True)
@@ -27,28 +18,18 @@ class StepConfig:
     """What a step draws.
 
     Attributes:
-        positives: supervised positives; the full-graph pass costs the same for one or for thousands.
+        positives: supervised positives of the retrieval loss; the graph's pass costs the same for one or thousands.
         friends, companions: labelled and accompanying pairs.
-        head_positives: of the positives, how many go through the place head.
-        mix: negatives a positive.
         max_candidates: up to this many members of a city, its whole catalogue stands in the softmax; beyond, a sample.
-        slot_dropout, friend_context_dropout: probability that a part of the context is not said.
-        category_rate: probability that the positive's categories are said.
-        ranking_loss: of the place head. The seed's is BPR; over the same negatives the listwise one gave NDCG@10
-            .723 against .707 on the city world's validation week (120 steps).
+        friend_context_dropout: probability that a part of the context is not said.
         weights: of the losses.
     """
 
     positives: int = 6144
     friends: int = 4096
     companions: int = 1024
-    head_positives: int = 2560
-    mix: NegativeMix = field(default_factory=NegativeMix)
     max_candidates: int = 4096
-    slot_dropout: float = 0.5
     friend_context_dropout: float = 0.6
-    category_rate: float = 0.25
-    ranking_loss: Literal["listwise", "bpr"] = "listwise"
     weights: LossWeights = field(default_factory=LossWeights)
 
 
@@ -103,51 +84,23 @@ def in_city_softmax(
     return total / max(len(target), 1)
 
 
-def place_losses(
-    model: RecModel, embeddings: Embeddings, prepared: Prepared, popular: Tensor, config: StepConfig, g: torch.Generator
+def retrieval_loss(
+    model: RecModel, embeddings: Embeddings, prepared: Prepared, config: StepConfig, g: torch.Generator
 ) -> dict[str, Tensor]:
-    """`retrieval` and `place`; empty when the window has no positive."""
+    """`retrieval`, the vectors' own loss over places; empty when the window has no positive."""
     chosen = draw_positives(prepared, config.positives, g)
     if len(chosen) == 0:
         return {}
-    user, place = prepared.user[chosen], prepared.place[chosen]
-    retrieval = in_city_softmax(
-        rows(embeddings.user, user),
+    loss = in_city_softmax(
+        rows(embeddings.user, prepared.user[chosen]),
         embeddings.place,
-        place,
+        prepared.place[chosen],
         prepared.places,
         model.place_temperature(),
         config.max_candidates,
         g,
     )
-    batch = draw_places(
-        prepared,
-        chosen[: config.head_positives],
-        embeddings,
-        popular,
-        config.mix,
-        slot_dropout=config.slot_dropout,
-        category_rate=config.category_rate,
-        generator=g,
-    )
-    scores = score_batch(model, embeddings, prepared, batch)
-    loss = listwise_loss if config.ranking_loss == "listwise" else bpr_loss
-    return {"retrieval": retrieval, "place": loss(scores[:, :1], scores[:, 1:], batch.weight)}
-
-
-def score_batch(model: RecModel, embeddings: Embeddings, prepared: Prepared, batch: PlaceBatch) -> Tensor:
-    """(B, 1 + K) logits of the place head, the positive first."""
-    candidates = torch.cat([batch.place[:, None], batch.negatives], dim=1)
-    repeated = batch.user[:, None].expand_as(candidates)
-    online = prepared.snapshot.place_features(repeated.reshape(-1), candidates.reshape(-1))
-    context = model.heads.place_context(batch.city, batch.slot, batch.categories)
-    out: Tensor = model.heads.place(
-        rows(embeddings.user, batch.user)[:, None],
-        rows(embeddings.place, candidates),
-        context[:, None],
-        online.reshape(*candidates.shape, -1),
-    )
-    return out
+    return {"retrieval": loss}
 
 
 def score_pairs(

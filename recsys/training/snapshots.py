@@ -38,8 +38,8 @@ _POPULARITY = 4  # of PLACE_ACTIVITY, in x; the seed's section 3.2.2
 
 
 _WEEK = timedelta(days=7)
-_WARM_UP_WEEKS = 2  # of history before the first training cut
-_TRAIN_CUTS = 5
+_TRAIN_WINDOWS = 5
+_PARTS = 10  # a window is a tenth of the history in whole weeks, so that the labels of sparse data are enough
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Split:
     """Cuts in time; each window starts where its graph ends, so no label is ever an edge of its own graph.
 
     Attributes:
-        train: windows whose labels are learned, a week each.
-        valid: the week after them, for early stopping.
-        test: the last weeks, for the figures that are reported.
+        train: windows whose labels are learned.
+        valid: the window after them, for early stopping.
+        test: the last weeks, for the figures that are reported; empty where what comes after `end` tests.
         end: end of the data: embeddings that are served come from the graph as of then.
     """
 
@@ -59,20 +59,28 @@ class Split:
     end: datetime
 
 
-def split_weeks(start: datetime, end: datetime) -> Split:
-    """Weeks counted from the end of the data: the last sixth tests, the one before validates, up to five train.
+def split_weeks(start: datetime, end: datetime, *, tested: bool = True) -> Split:
+    """Weeks counted from the end of the data: the last sixth tests, a window before validates, up to five train.
+
+    Args:
+        start, end: midnights.
+        tested: whether the last weeks are kept from training to report figures; a version that looks back is tested
+            by what happened since.
 
     Raises:
         DataError: there are fewer than five weeks.
     """
     weeks = (end - start) // _WEEK
-    test = max(1, weeks // 6)
-    last = weeks - test - 1  # weeks before the validation week
-    if last <= _WARM_UP_WEEKS:
+    test = max(1, weeks // 6) if tested else 0
+    width = max(1, weeks // _PARTS)
+    last = weeks - test - width  # weeks before the validation window
+    warm_up = max(2, width)
+    if last <= warm_up:
         raise DataError(f"training needs at least five weeks of interactions (got {weeks}, {start} to {end})")
     cut = [end - _WEEK * n for n in range(weeks + 1)][::-1]  # cut[n]: n whole weeks are over
-    train = tuple((cut[n], cut[n + 1]) for n in range(max(_WARM_UP_WEEKS, last - _TRAIN_CUTS), last))
-    return Split(train, (cut[last], cut[last + 1]), (cut[last + 1], end), end)
+    begins = sorted(range(last - width, warm_up - 1, -width)[:_TRAIN_WINDOWS]) or [last - 1]
+    train = tuple((cut[n], cut[min(n + width, last)]) for n in begins)
+    return Split(train, (cut[last], cut[last + width]), (cut[weeks - test], end), end)
 
 
 def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datetime) -> Snapshot:

@@ -1,14 +1,16 @@
-"""Full-graph training on a sequence of snapshots, with early stopping, checkpoints and exact resume.
+"""Full-graph training on a sequence of snapshots, with checkpoints and exact resume.
 
-Every step takes one snapshot, passes its whole graph once and supervises thousands of what happened in the week
-after it, so no supervised edge is in its own message passing. Randomness is keyed by (seed, epoch, step).
+Two stages. The vectors learn window by window, in the order of time: every step takes one snapshot, passes its whole
+graph once and supervises thousands of what happened in the window after it, so no supervised edge is in its own
+message passing. The place head then learns from lists whose vectors are those of before their window was learned
+(`training/ranking.py`). Randomness is keyed by (seed, epoch, step).
 """
 
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +30,12 @@ from recsys.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from recsys.training.evaluation import Evaluation, evaluate
+from recsys.training.evaluation import Evaluation, embed, evaluate, retrieval_ndcg
 from recsys.training.inputs import Prepared, prepare, size_config
-from recsys.training.objective import StepConfig, people_losses, place_losses
-from recsys.training.sampling import cumulative_weights, popularity_weights, step_generator, step_seed
+from recsys.training.lists import Lists, window_lists
+from recsys.training.objective import StepConfig, people_losses, retrieval_loss
+from recsys.training.ranking import PATHS, RankConfig, RankProgress, fit_head, refit_head
+from recsys.training.sampling import step_generator, step_seed
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ class TrainConfig:
 
     Attributes:
         model: sizes; its geography is replaced by the data's.
-        step: what a step draws and how losses weigh.
+        step: what a step of the graph draws and how losses weigh.
+        rank: how the place head learns.
         seed: of everything random.
-        max_epochs, steps_per_epoch: an epoch is a number of steps, after which validation runs.
-        patience: epochs without a better validation NDCG@10 before stopping.
+        epochs, steps_per_epoch: of the vectors; an epoch is a number of steps, after which validation runs.
         learning_rate: peak; a linear rise over `warmup_steps`, then a cosine to a twentieth at the last epoch.
         weight_decay: AdamW's.
         clip: largest gradient norm.
@@ -53,10 +57,10 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     step: StepConfig = field(default_factory=StepConfig)
+    rank: RankConfig = field(default_factory=RankConfig)
     seed: int = 0
-    max_epochs: int = 12
+    epochs: int = 12
     steps_per_epoch: int = 16
-    patience: int = 4
     learning_rate: float = 3e-3
     warmup_steps: int = 20
     weight_decay: float = 1e-4
@@ -65,7 +69,7 @@ class TrainConfig:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "steps_per_epoch", "patience", "validation_users", "threads"):
+        for name in ("epochs", "steps_per_epoch", "validation_users", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1 (got {getattr(self, name)})")
         if not self.learning_rate > 0:
@@ -78,14 +82,21 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, after every step; `valid` is there at the end of an epoch."""
+    """Where a run stands, after every step of the graph and every epoch of the head.
 
+    Attributes:
+        stage: "vectors" or "ranking by …". epoch, epochs, step, steps: how far it is; epochs count from 0.
+        losses: of the step, or means of the epoch.
+        ndcg: NDCG@10 on the validation window, at the end of an epoch: by the vectors alone, or by the head.
+    """
+
+    stage: str
     epoch: int
     epochs: int
     step: int
     steps: int
     losses: dict[str, float]
-    valid: Evaluation | None = None
+    ndcg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,33 +106,19 @@ class Fitted:
     Attributes:
         model: with the best epoch's weights, in eval mode.
         config: as given, its model part sized from the data.
-        best_epoch: counted from 0. best_metric: its validation NDCG@10.
-        epochs: how many ran, those before a resume included.
-        history: an entry an epoch: mean losses and validation metrics.
+        paths: of the head, those that earned their place; see PATHS. best_epoch: theirs, counted from 0.
+        best_metric: its validation NDCG@10.
+        history: an entry an epoch and stage: mean losses and validation NDCG@10.
+        valid: on the validation window, before the head learned from that too.
     """
 
     model: RecModel
     config: TrainConfig
+    paths: str
     best_epoch: int
     best_metric: float
-    epochs: int
     history: list[dict[str, Any]]
-
-
-@dataclass
-class _Run:
-    """What changes between epochs."""
-
-    epoch: int = 0
-    best_epoch: int = -1
-    best_metric: float = -math.inf
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def finished(self, config: TrainConfig) -> bool:
-        return self.epoch >= config.max_epochs or self.epoch - self.best_epoch > config.patience
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    valid: Evaluation
 
 
 def fit(
@@ -132,18 +129,18 @@ def fit(
     checkpoint: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Fitted:
-    """Train to the best validation NDCG@10.
+    """Train vectors, then the place head to the best validation NDCG@10, then that again with the validation window.
 
     Args:
         train: snapshots whose labels supervise; their windows lie before `valid.as_of`.
-        valid: the snapshot that decides when to stop.
+        valid: the snapshot that decides which epoch and which paths of the head are best.
         config: how.
         checkpoint: file to save to after every epoch and to resume from; None: neither. One of another configuration
             or other data is ignored and replaced.
         on_progress: called after every step.
 
     Returns:
-        The best epoch's model.
+        The finished model.
 
     Raises:
         DataError: no snapshot, no positive, ids the model does not know, or values that are not finite.
@@ -172,38 +169,85 @@ def _fit(
     held_out = prepare(valid, config.model)
     torch.manual_seed(config.seed)
     model = RecModel(config.model)
-    _fit_scales(model, prepared, config.seed)
+    _fit_scales(model, prepared[0])
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    run, best = _Run(), _state(model)
     fingerprint = run_fingerprint(train, valid, config)
+    history: list[dict[str, Any]] = []
+    before: dict[str, Tensor] = {}  # "<window>/<name>": the weights before a window was learned
     saved = load_checkpoint(path, fingerprint) if path else None
     if saved:
         model.load_state_dict(dict(saved.model))
         restore_optimizer(optimizer, saved.optimizer)
-        run, best = _Run(**saved.state), dict(saved.best)
-    popular = [cumulative_weights(p.places, popularity_weights(p)) for p in prepared]
-    while not run.finished(config):
-        losses = _epoch(model, optimizer, prepared, popular, config, run.epoch, on_progress)
-        result = evaluate(model, held_out, max_users=config.validation_users, seed=config.seed)
-        metric = result.rows["model"]["ndcg"]
-        if metric > run.best_metric:
-            run.best_epoch, run.best_metric, best = run.epoch, metric, _state(model)
-        run.history.append({"epoch": run.epoch, "losses": losses, "valid": result.to_dict()})
-        run.epoch += 1
+        history, before = list(saved.state["history"]), dict(saved.before)
+    for epoch in range(len(history), config.epochs):
+        newest = _newest(epoch, config, len(prepared))
+        for window in range(_newest(epoch - 1, config, len(prepared)) + 1 if epoch else 1, newest + 1):
+            before |= {f"{window}/{name}": value for name, value in _state(model).items()}
+        losses = _epoch(model, optimizer, prepared[: newest + 1], config, epoch, on_progress)
+        metric = retrieval_ndcg(model, held_out, max_users=config.validation_users, seed=config.seed)
+        history.append({"stage": "vectors", "epoch": epoch, "losses": losses, "ndcg": metric})
         if path:
-            state = Checkpoint(fingerprint, run.to_dict(), _state(model), best, optimizer_tensors(optimizer))
-            save_checkpoint(path, state)
+            state = {"history": history}
+            save_checkpoint(path, Checkpoint(fingerprint, state, _state(model), before, optimizer_tensors(optimizer)))
         steps = config.steps_per_epoch
-        on_progress(Progress(run.epoch - 1, config.max_epochs, steps, steps, losses, result))
-    model.load_state_dict(best)
-    return Fitted(model.eval(), config, run.best_epoch, run.best_metric, run.epoch, run.history)
+        on_progress(Progress("vectors", epoch, config.epochs, steps, steps, losses, metric))
+
+    def say(p: RankProgress) -> None:
+        name = f"ranking by {p.paths}"
+        on_progress(Progress(name, p.epoch, p.epochs, 1, 1, {"place": p.loss}, p.ndcg))
+
+    # not kept in the checkpoint: it is short, and begins the same after every resume
+    windows, valid_lists = _lists(model, prepared, before, held_out, config)
+    ranked = fit_head(model, windows, valid_lists, config.rank, seed=config.seed, on_progress=say)
+    paths = next(name for name, uses in PATHS.items() if list(uses) == model.heads.place.uses.tolist())
+    best = max((p for p in ranked if p.paths == paths), key=lambda p: p.ndcg + p.ndcg_new)
+    history += [{"stage": "ranking", **dataclasses.asdict(p)} for p in ranked]
+    figures = evaluate(model, held_out, max_users=config.validation_users, seed=config.seed)
+    if valid_lists is not None:  # after the last measurement on them
+        epochs = best.epoch + 1
+        refit_head(model, windows, valid_lists, config.rank, paths=paths, epochs=epochs, seed=config.seed)
+    return Fitted(model.eval(), config, paths, best.epoch, best.ndcg, history, figures)
+
+
+def _newest(epoch: int, config: TrainConfig, windows: int) -> int:
+    """The last window that an epoch learns from: each begins when it is its turn, and is learned to the end."""
+    return epoch * windows // config.epochs
+
+
+def _lists(
+    model: RecModel,
+    prepared: Sequence[Prepared],
+    before: Mapping[str, Tensor],
+    held_out: Prepared,
+    config: TrainConfig,
+) -> tuple[list[Lists], Lists | None]:
+    """Lists of every window but the first, before which the vectors knew nothing, and of the validation window.
+
+    Where there is no other window, the first one's: by vectors that have seen its labels, for want of better.
+    """
+    generator = step_generator(config.seed, 0, 0)
+
+    def made(window: Prepared) -> Lists | None:
+        rank = config.rank
+        return window_lists(window, embed(model, window), size=rank.candidates, most=rank.lists, generator=generator)
+
+    final = _state(model)
+    windows: list[Lists | None] = []
+    for number, window in enumerate(prepared[1:], start=1):
+        prefix = f"{number}/"
+        then = {k.removeprefix(prefix): v for k, v in before.items() if k.startswith(prefix)}
+        model.load_state_dict(then or final)  # fewer epochs than windows: the last ones were never learned
+        windows.append(made(window))
+    model.load_state_dict(final)
+    if not any(windows):
+        windows = [made(prepared[0])]
+    return [lists for lists in windows if lists is not None], made(held_out)
 
 
 def _epoch(
     model: RecModel,
     optimizer: torch.optim.Optimizer,
     prepared: Sequence[Prepared],
-    popular: Sequence[Tensor],
     config: TrainConfig,
     epoch: int,
     on_progress: Callable[[Progress], None],
@@ -214,11 +258,11 @@ def _epoch(
     for step in range(config.steps_per_epoch):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(epoch * config.steps_per_epoch + step, config)
-        at = (epoch * config.steps_per_epoch + step) % len(prepared)
-        losses = train_step(model, optimizer, prepared[at], popular[at], config, epoch, step)
+        at = len(prepared) - 1 - step % len(prepared)  # the newest first
+        losses = train_step(model, optimizer, prepared[at], config, epoch, step)
         for name, value in losses.items():
             totals.setdefault(name, []).append(value)
-        on_progress(Progress(epoch, config.max_epochs, step + 1, config.steps_per_epoch, losses))
+        on_progress(Progress("vectors", epoch, config.epochs, step + 1, config.steps_per_epoch, losses))
     return {name: sum(values) / len(values) for name, values in totals.items()}
 
 
@@ -226,7 +270,6 @@ def train_step(
     model: RecModel,
     optimizer: torch.optim.Optimizer,
     prepared: Prepared,
-    popular: Tensor,
     config: TrainConfig,
     epoch: int,
     step: int,
@@ -240,7 +283,7 @@ def train_step(
     generator = step_generator(config.seed + 1, epoch, step)
     optimizer.zero_grad(set_to_none=True)
     embeddings = model(prepared.graph)
-    parts = place_losses(model, embeddings, prepared, popular, config.step, generator)
+    parts = retrieval_loss(model, embeddings, prepared, config.step, generator)
     parts |= people_losses(model, embeddings, prepared, config.step, generator)
     values = {name: float(part.detach()) for name, part in parts.items()}
     bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -260,21 +303,14 @@ def _schedule(step: int, config: TrainConfig) -> float:
     """Share of the peak learning rate."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    total = config.max_epochs * config.steps_per_epoch
+    total = config.epochs * config.steps_per_epoch
     progress = (step - config.warmup_steps) / max(total - config.warmup_steps, 1)
     return 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def _fit_scales(model: RecModel, prepared: Sequence[Prepared], seed: int) -> None:
-    """Standardise inputs by the latest training snapshot; the heads' by pairs as the place head will meet them."""
-    last = prepared[-1]
-    generator = torch.Generator().manual_seed(seed)
+def _fit_scales(model: RecModel, last: Prepared) -> None:
+    """Standardise inputs by a snapshot."""
     model.backbone.fit_scales(last.graph)
-    chosen = torch.randint(len(last.user), (20_000,), generator=generator)
-    users, places = last.user[chosen], last.place[chosen]
-    other = places[torch.randperm(len(places), generator=generator)]
-    online = torch.cat([last.snapshot.place_features(users, places), last.snapshot.place_features(users, other)])
-    model.heads.place.trunk.standardize.fit(online)
     friends = last.snapshot.friends
     if len(friends.user_u):
         people = last.snapshot.people_features(friends.user_u[:50_000], friends.user_v[:50_000])

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from recsys.features import FeatureStore
 from recsys.index import EdgeIndex, Vectors
+from recsys.recommend.catalogue import Catalogue
+from recsys.sources import NEAR, Memory, PlaceSources
 from tests.conftest import ROOT, Filled
 from tests.parts import unit
 
@@ -48,3 +51,36 @@ def test_vector_search_and_publish(tmp_path: Path):
         runner.run(index.close())
     print(f"\nindex of {n:,} places and users: published in {published:.2f} s; 200 of a city, p50 {search:.2f} ms")
     assert search < 50
+
+
+def test_the_sources_of_a_request():
+    rng = np.random.default_rng(0)
+    n_users, n_places, n_cities = 10_000, 5_000, 8
+    keys = np.unique(rng.integers(n_users, size=600_000) * n_places + rng.zipf(1.3, 600_000) % n_places)
+    u, v = np.arange(n_users).repeat(8), rng.integers(n_users, size=8 * n_users)
+    city, kinds = rng.integers(n_cities, size=n_places), np.eye(6, dtype=np.float32)[rng.integers(6, size=n_places)]
+    memory = Memory.of(
+        (keys // n_places, keys % n_places), rng.integers(1, 9, len(keys)), rng.uniform(0, 200, len(keys)),
+        (np.concatenate([u, v]), np.concatenate([v, u])), city, kinds, n_users,
+    )  # fmt: skip
+    start = time.perf_counter()
+    tensors = PlaceSources(memory).tensors()
+    fitted = time.perf_counter()
+    sources = PlaceSources.load(tensors)
+    loaded = time.perf_counter()
+    ids = np.arange(n_places)
+    table = pa.table({"place_id": ids, "index": ids, "city_id": city, "embedding": list(unit(rng, n_places))})
+    catalogue = Catalogue(sources, table, n_users)
+    near = rng.permutation(sources.members(0))[:NEAR]
+    users = iter(rng.permutation(n_users))
+
+    def request() -> None:
+        catalogue.signals(catalogue.find(int(next(users)), 0, near, 200, fresh=False))
+
+    took = p50_ms(request)
+    size = sum(t.nbytes for t in tensors.values()) / 1e6
+    print(
+        f"\nsources of {len(keys):,} pairs: fitted in {fitted - start:.2f} s, loaded in {loaded - fitted:.2f} s, "
+        f"{size:.0f} MB; 200 candidates and their signals, p50 {took:.2f} ms"
+    )
+    assert took < 20

@@ -25,6 +25,7 @@ from recsys.errors import ConfigError, NotReady, UnknownPlace, UnknownUser
 from recsys.recommend.identity import SourceIds
 from recsys.services import running
 from recsys.settings import Settings
+from recsys.sources import PLACE_SOURCES
 from tests.conftest import free_port
 from tests.parts import N_PLACES, N_USERS, NOW, make_engine
 
@@ -76,9 +77,21 @@ def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
     assert all(r["place_id"] % 3 == 2 for r in found)
     assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
     for r in found:
-        assert set(r) == {*SEED_PLACE, "name", "neighborhood_name", "source", "source_id"}
+        assert set(r) == {*SEED_PLACE, "name", "neighborhood_name", "source", "source_id", "sources"}
+        assert set(r["sources"]) <= set(PLACE_SOURCES)
         assert 0 < r["score"] < 1
         assert 1 <= len(r["explanations"]) <= 3
+
+
+def test_places_where_the_user_was_are_left_out_on_request(client: TestClient):
+    def ask(**more: bool) -> list[dict]:
+        return client.post("/recommend/places", json={"user_id": 4, "top_k": 100} | more).json()["recommendations"]
+
+    everything = ask()
+    own = {r["place_id"] for r in everything if "own" in r["sources"]}
+    assert own
+    assert {r["place_id"] for r in ask(exclude_visited=True)} == {r["place_id"] for r in everything} - own
+    assert ask(exclude_visited=False) == everything
 
 
 def test_the_same_request_twice_gives_the_same_list(client: TestClient):
@@ -151,6 +164,7 @@ def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body:
         ("places", {"user_id": 1, "top_k": 0}, "top_k"),
         ("places", {"user_id": 1, "top_k": 101}, "top_k"),
         ("places", {"user_id": 1, "topk": 5}, "topk"),
+        ("places", {"user_id": 1, "exclude_visited": 1}, "exclude_visited"),
         ("people", {"user_id": 1, "activity_tags": [100]}, "activity_tags.0"),
         ("people", {"user_id": 1, "target_place_id": -4}, "target_place_id"),
         ("people", {"user_id": 1, "city_id": -1}, "city_id"),

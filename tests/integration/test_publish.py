@@ -22,6 +22,7 @@ from recsys.errors import ArtifactError, WorseVersion
 from recsys.lake import Lake
 from recsys.models.ranker import MODEL
 from recsys.settings import Settings
+from recsys.sources import SOURCES
 from recsys.training.snapshots import split_weeks
 from tests.conftest import ROOT, Filled
 
@@ -48,14 +49,14 @@ def trained(filled: Filled, tmp_path_factory: pytest.TempPathFactory) -> Setting
     train.run(settings, made)
     artifact = open_artifact(settings.artifacts, made.figures["version"])
     tables = {name: artifact.table(name) for name in ("users", "places")}
-    tensors = artifact.tensors(MODEL)
+    tensors, sources = artifact.tensors(MODEL), artifact.tensors(SOURCES)
     about = {name: value for name, value in artifact.manifest.items() if name not in ("version", "files")}
-    save_artifact(settings.artifacts, GOOD, about, tables=tables, tensors={MODEL: tensors})
+    save_artifact(settings.artifacts, GOOD, about, tables=tables, tensors={MODEL: tensors, SOURCES: sources})
     drawn = torch.Generator().manual_seed(0)
     noise = {
         name: 0.1 * torch.randn(t.shape, generator=drawn) if t.is_floating_point() else t for name, t in tensors.items()
     }
-    save_artifact(settings.artifacts, BAD, about, tables=tables, tensors={MODEL: noise})
+    save_artifact(settings.artifacts, BAD, about, tables=tables, tensors={MODEL: noise, SOURCES: sources})
     return settings
 
 

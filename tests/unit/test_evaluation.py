@@ -12,6 +12,7 @@ from recsys.models.ranker import Ranker
 from recsys.training.baselines import OwnHistory, Popularity, Random
 from recsys.training.evaluation import auc, bootstrap_difference, embed, evaluate, ranking_metrics
 from recsys.training.inputs import Prepared, prepare, size_config
+from recsys.training.lists import city_lists
 from tests.planted import Planted
 
 
@@ -86,12 +87,14 @@ def test_evaluation_equals_a_loop_over_users(snapshot: Snapshot, prepared: Prepa
         }
         if not targets:
             continue
-        catalogue.sort(key=lambda p: -float(vectors.user[user] @ vectors.place[p]))
-        retrieved = torch.tensor(catalogue[:12])
+        lists = city_lists(prepared, vectors, torch.tensor([user]), city, 12)
+        places, inputs = lists.inputs(prepared)
+        retrieved = places[0]
+        assert set(retrieved.tolist()) <= set(catalogue)
         scores = ranker.score_places(
             vectors.user[user].numpy(),
             vectors.place[retrieved].numpy(),
-            snapshot.place_features(torch.full_like(retrieved, user), retrieved).numpy(),
+            inputs[0].numpy(),
             city_id=city,
             slot=SLOT_NOT_SAID,
         )
@@ -143,13 +146,16 @@ def test_a_request_scores_as_evaluation_does(snapshot: Snapshot, prepared: Prepa
     """One implementation for both, and one candidate's score does not depend on the others."""
     vectors, ranker = embed(model, prepared), Ranker(model.config, model.heads)
     users, places = torch.arange(4), prepared.places.of(1)[:7].repeat(4, 1)
-    online = snapshot.place_features(users[:, None].expand_as(places).reshape(-1), places.reshape(-1))
+    online = snapshot.place_features(users[:, None].expand_as(places).reshape(-1), places.reshape(-1)).reshape(4, 7, -1)
+    positions = prepared.places.position[places].numpy()
+    signals = prepared.sources.signals(prepared.sources.ask(users.numpy(), 1), positions)
+    online = torch.cat([online, torch.from_numpy(signals)], dim=2)
     categories = torch.zeros(4, C_COARSE)
     categories[:, [1, 4]] = 1.0
     batch = ranker.place_logits(
         vectors.user[users],
         vectors.place[places],
-        online.reshape(4, 7, -1),
+        online,
         city=torch.full((4,), 1),
         slot=torch.full((4,), 2),
         categories=categories,
@@ -158,7 +164,7 @@ def test_a_request_scores_as_evaluation_does(snapshot: Snapshot, prepared: Prepa
         row = ranker.score_places(
             vectors.user[i].numpy(),
             vectors.place[places[i]].numpy(),
-            online.reshape(4, 7, -1)[i].numpy(),
+            online[i].numpy(),
             city_id=1,
             slot=2,
             categories=[1, 4],

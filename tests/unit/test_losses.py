@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from recsys.models.losses import LossWeights, Temperature, binary_loss, bpr_loss, listwise_loss, sampled_softmax
+from recsys.models.losses import LossWeights, Temperature, binary_loss, bpr_loss, list_loss, sampled_softmax
 from recsys.training.inputs import CityCatalogue
 from recsys.training.objective import in_city_softmax, rows
 
@@ -19,14 +19,19 @@ def test_bpr_by_hand() -> None:
     assert bpr_loss(positive, negative, torch.zeros(2, 2)).item() == 0.0
 
 
-def test_listwise_by_hand() -> None:
-    positive, negative = torch.tensor([[1.0]]), torch.tensor([[0.0, 3.0]])
-    both = math.log(math.e + 1 + math.exp(3)) - 1
-    assert listwise_loss(positive, negative).item() == pytest.approx(both)
-    assert listwise_loss(positive, negative, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(
-        math.log(math.e + 1) - 1
-    )
-    assert listwise_loss(positive, negative, torch.zeros(1, 2)).item() == pytest.approx(0.0)
+def test_lists_by_hand() -> None:
+    none = -math.inf
+    logits = torch.tensor([[1.0, 0.0, 3.0, 2.0, 9.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    positive = torch.tensor([[True, False, False, True, False], [True, False, False, False, False]])
+    weight = torch.tensor([[0.0, math.log(2), 0.0, 0.0, none], [0.0, none, none, none, none]])
+    others = 2 + math.exp(3)  # two stand behind the first negative; the last is neither
+    first = (math.log((math.e + others) / math.e) + math.log((math.exp(2) + others) / math.exp(2))) / 2
+    assert list_loss(logits, positive, weight).item() == pytest.approx(first / 2)  # a list without negatives costs 0
+    logits.requires_grad_()
+    list_loss(logits, positive, weight).backward()
+    assert bool(logits.grad.isfinite().all())
+    assert logits.grad[0, 4] == 0
+    assert list_loss(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.bool), torch.zeros(0, 3)).item() == 0.0
 
 
 def test_binary_by_hand() -> None:
@@ -91,8 +96,8 @@ def test_temperature_starts_where_told_and_never_leaves_its_bounds() -> None:
 
 
 def test_losses_are_combined_by_weight() -> None:
-    weights = LossWeights(place=1.0, friend=0.5, attend=0.3)
-    parts = {"place": torch.tensor(2.0), "friend": torch.tensor(4.0), "attend": torch.tensor(10.0)}
+    weights = LossWeights(friend=0.5, attend=0.3)
+    parts = {"retrieval": torch.tensor(2.0), "friend": torch.tensor(4.0), "attend": torch.tensor(10.0)}
     assert weights.combine(parts).item() == pytest.approx(2 + 2 + 3)
     with pytest.raises(ValueError, match="at least one loss"):
         weights.combine({})

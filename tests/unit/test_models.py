@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
+from recsys.aggregates import D_ONLINE_PEOPLE
 from recsys.artifacts import save_artifact
 from recsys.constants import C_COARSE, C_FINE, D_MODEL, SLOT_NOT_SAID
 from recsys.errors import ArtifactError, ConfigError, DataError
@@ -17,7 +17,7 @@ from recsys.models import backbone
 from recsys.models.backbone import Embeddings
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import NeighborhoodTable, Standardize, UserEncoder
-from recsys.models.heads import PlaceHead
+from recsys.models.heads import D_PLACE_INPUT, PlaceHead
 from recsys.models.model import RecModel, combined_score
 from recsys.models.ranker import MODEL, Ranker
 from recsys.taxonomy import CITY
@@ -194,7 +194,7 @@ def test_the_head_broadcasts_users_over_candidates(config: ModelConfig) -> None:
     torch.manual_seed(0)
     head = PlaceHead(config).eval()
     u, p = torch.randn(3, D_MODEL), torch.randn(3, 5, D_MODEL)
-    ctx, online = torch.randn(3, 16), torch.rand(3, 5, D_ONLINE_PLACE)
+    ctx, online = torch.randn(3, 16), torch.rand(3, 5, D_PLACE_INPUT)
     together = head(u[:, None], p, ctx[:, None], online)
     alone = torch.stack([torch.stack([head(u[i], p[i, j], ctx[i], online[i, j]) for j in range(5)]) for i in range(3)])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
@@ -224,10 +224,12 @@ def test_config_round_trip_and_refusals() -> None:
 def request_inputs(
     snapshot: Snapshot, model: RecModel, config: ModelConfig
 ) -> tuple[Embeddings, np.ndarray, np.ndarray]:
-    vectors = embed(model, prepare(snapshot, config))
-    places, peers = torch.arange(12), torch.arange(1, 13)
+    prepared = prepare(snapshot, config)
+    places, peers = prepared.places.of(0)[:12], torch.arange(1, 13)
     user = torch.zeros(12, dtype=torch.int64)
-    return vectors, snapshot.place_features(user, places).numpy(), snapshot.people_features(user, peers).numpy()
+    signals = prepared.sources.signals(prepared.sources.ask(np.array([0]), 0), np.arange(12)[None])[0]
+    inputs = np.concatenate([snapshot.place_features(user, places).numpy(), signals], axis=1)
+    return embed(model, prepared), inputs, snapshot.people_features(user, peers).numpy()
 
 
 def test_ranker_from_an_artifact_scores_as_the_model(
@@ -278,7 +280,7 @@ def test_every_part_of_a_context_counts(
         ({"slot": 7}, r"slot must lie in \[0, 6\]"),
         ({"categories": [6]}, r"category must lie in \[0, 6\)"),
         ({"online": np.zeros((12, 3), dtype=np.float32)}, "online features must have shape"),
-        ({"online": np.full((12, D_ONLINE_PLACE), np.nan, dtype=np.float32)}, "online features must be finite"),
+        ({"online": np.full((12, D_PLACE_INPUT), np.nan, dtype=np.float32)}, "online features must be finite"),
         ({"places": np.zeros((12, 5), dtype=np.float32)}, "candidates must have shape"),
     ],
 )
@@ -287,7 +289,7 @@ def test_requests_that_do_not_fit_are_refused(
 ) -> None:
     zeros = np.zeros((12, D_MODEL), dtype=np.float32)
     arguments = {
-        "user": zeros[0], "places": zeros, "online": np.zeros((12, D_ONLINE_PLACE), dtype=np.float32),
+        "user": zeros[0], "places": zeros, "online": np.zeros((12, D_PLACE_INPUT), dtype=np.float32),
         "city_id": 0, "slot": 0, "categories": [],
     }  # fmt: skip
     with pytest.raises(DataError, match=message):
@@ -307,7 +309,7 @@ def test_people_requests_that_do_not_fit_are_refused(model: RecModel, config: Mo
 def test_no_candidates_no_scores(model: RecModel, config: ModelConfig) -> None:
     empty = np.zeros((0, D_MODEL), dtype=np.float32)
     scores = Ranker(config, model.heads).score_places(
-        np.zeros(D_MODEL, dtype=np.float32), empty, np.zeros((0, D_ONLINE_PLACE), dtype=np.float32), city_id=0, slot=0
+        np.zeros(D_MODEL, dtype=np.float32), empty, np.zeros((0, D_PLACE_INPUT), dtype=np.float32), city_id=0, slot=0
     )
     assert scores.shape == (0,)
 

@@ -3,16 +3,21 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from recsys.artifacts import save_artifact
 from recsys.constants import SLOT_NOT_SAID
-from recsys.errors import FeatureStoreUnavailable, NotReady, UnknownCity, UnknownPlace, UnknownUser
+from recsys.errors import ArtifactError, FeatureStoreUnavailable, NotReady, UnknownCity, UnknownPlace, UnknownUser
+from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleAnswer, PeopleQuery, recommend_people
 from recsys.recommend.places import PlaceAnswer, PlaceQuery, recommend_places
-from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine
+from recsys.sources import NEAR, PLACE_SOURCES
+from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine, unit
 
 LAST = N_USERS - 1  # in the feature store, but not in the index
 
@@ -44,23 +49,80 @@ def vectors(engine: Engine, collection: str, ids: list[int], using: str = "embed
     return asyncio.run(engine.index.vectors(collection, ids, using=using))  # type: ignore[arg-type]
 
 
-def test_places_are_the_best_scored_of_the_nearest_of_the_city(engine: Engine):
-    """Brute force: all dot products in the city, the nearest 50, each scored by itself, sorted."""
+def test_places_are_the_best_scored_of_the_candidates_of_the_city(engine: Engine):
+    """Brute force: all dot products in the city, the sources asked directly, each scored by itself, sorted."""
     user_id, city = 4, 2
+    sources = engine.catalogue.sources
+    members = sources.members(city).tolist()
+    said = sources.ask(np.array([user_id]), city)
     user = vectors(engine, "users", [user_id])[user_id]
     of_city = vectors(engine, "places", [i for i in range(N_PLACES) if i % N_CITIES == city])
-    nearest = sorted(of_city, key=lambda i: -float(user @ of_city[i]))[: engine.candidates]
+    near = sorted(range(len(members)), key=lambda at: -float(user @ of_city[members[at]]))[:NEAR]
+    candidates, marks = (a[0] for a in sources.candidates(said, engine.candidates, np.array([near])))
+    named = {members[at]: m for at, m in zip(candidates, marks, strict=True)}
+    assert len(named) == engine.candidates < len(members)
+
+    def inputs(i: int) -> np.ndarray:
+        online = engine.features.rank_places(user_id, np.array([i]), NOW).features
+        return np.concatenate([online, sources.signals(said, np.array([[members.index(i)]]))[0]], axis=1)
+
     score = {
         i: engine.ranker.score_places(
-            user, of_city[i][None], engine.features.rank_places(user_id, np.array([i]), NOW).features,
-            city_id=city, slot=3, categories=(0, 2),
+            user, of_city[i][None], inputs(i), city_id=city, slot=3, categories=(0, 2)
         ).item()
-        for i in nearest
+        for i in named
     }  # fmt: skip
     expected = sorted(score, key=lambda i: (-score[i], i))[:10]
     found = places(engine, PlaceQuery(user_id, city, 3, (0, 2), 10)).recommendations
     assert [r.place_id for r in found] == expected
     assert [r.score for r in found] == pytest.approx([score[i] for i in expected], abs=1e-5)
+    bits = [sum(1 << PLACE_SOURCES.index(name) for name in r.sources) for r in found]
+    assert bits == [named[i] for i in expected]
+
+
+def test_where_one_was_is_named_by_ones_own_history_and_left_out_on_request(engine: Engine):
+    assert isinstance(engine.features, MemoryFeatures)
+    own = {i for i in engine.catalogue.sources.memory.counts[[4]].indices.tolist() if i % N_CITIES == 1}
+    assert own
+    found = places(engine, PlaceQuery(4, top_k=100)).recommendations
+    assert {r.place_id for r in found if "own" in r.sources} == own
+    fresh = {r.place_id for r in places(engine, PlaceQuery(4, top_k=100, exclude_visited=True)).recommendations}
+    assert fresh == {r.place_id for r in found} - own
+    since = min(fresh)  # an event that came after the version was made
+    engine.features.pairs.add((4, since))
+    again = {r.place_id for r in places(engine, PlaceQuery(4, top_k=100, exclude_visited=True)).recommendations}
+    assert again == fresh - {since}
+    engine.features.pairs.update((4, i) for i in range(N_PLACES))
+    assert places(engine, PlaceQuery(4, exclude_visited=True)).recommendations == []
+
+
+def test_ids_and_node_numbers_are_not_the_same_thing(engine: Engine):
+    """Ids in another order than the nodes, tables in a third: the same places are found under their own ids."""
+    plain, n = engine.catalogue, N_PLACES
+    ids = 1_000 - np.arange(n)
+    vectors = unit(np.random.default_rng(9), n)
+    table = pa.table(
+        {"place_id": ids, "index": range(n), "city_id": np.arange(n) % N_CITIES, "embedding": list(vectors)}
+    )
+    mixed = Catalogue(plain.sources, table.take(np.random.default_rng(1).permutation(n)), LAST)
+    near = np.array([1_000 - 4, 1_000 - 1])  # of city 1
+    found = mixed.find(7, 1, near, 30, fresh=False)
+    expected = plain.find(7, 1, np.array([4, 1]), 30, fresh=False)
+    np.testing.assert_array_equal(found.ids, 1_000 - expected.ids)
+    np.testing.assert_array_equal(found.vectors, vectors[expected.ids])
+    np.testing.assert_array_equal(mixed.signals(found), plain.signals(expected))
+    with pytest.raises(ArtifactError, match=r"does not know.*got place 5"):
+        mixed.find(7, 1, np.array([999, 5]), 30, fresh=False)
+    homes = Homes(pa.table({"user_id": [9, 2, 5], "index": [0, 1, 2], "city_id": [7, 8, 6]}))
+    assert [(homes.of(i), homes.node(i)) for i in (2, 5, 9)] == [(8, 1), (6, 2), (7, 0)]
+    with pytest.raises(ArtifactError, match="other users or places"):
+        Catalogue(plain.sources, table, LAST + 1)
+
+
+def test_a_version_without_sources_was_made_by_older_code(tmp_path: Path):
+    artifact = save_artifact(tmp_path, "v1", {}, tables={}, tensors={})
+    with pytest.raises(ArtifactError, match=r"version v1 was made by older code: run `recsys train`"):
+        Catalogue.load(artifact, pa.table({}), 0)
 
 
 def test_people_are_the_best_combined_of_the_nearest_of_the_city(engine: Engine):

@@ -3,22 +3,15 @@
 import pytest
 import torch
 
-from recsys.constants import POSITIVE_RATING, SLOT_NOT_SAID
-from recsys.models.backbone import Embeddings
+from recsys.constants import POSITIVE_RATING
 from recsys.models.config import ModelConfig
 from recsys.training.inputs import CityCatalogue, Prepared, prepare, size_config
 from recsys.training.sampling import (
-    NegativeMix,
-    cumulative_weights,
     draw_companions,
     draw_friends,
-    draw_places,
     draw_positives,
-    hard_in_city,
-    popularity_weights,
     step_generator,
     uniform_in_city,
-    weighted_in_city,
 )
 from tests.planted import Planted
 
@@ -27,13 +20,6 @@ from tests.planted import Planted
 def prepared() -> Prepared:
     snapshot = Planted(n_users=80, n_places=70, n_cities=3, weeks=4).snapshot(3)
     return prepare(snapshot, size_config([snapshot], ModelConfig()))
-
-
-@pytest.fixture(scope="module")
-def vectors(prepared: Prepared) -> Embeddings:
-    torch.manual_seed(0)
-    user, place = (torch.nn.functional.normalize(torch.randn(n, 16), dim=1) for n in (80, 70))
-    return Embeddings(user, user, place)
 
 
 def test_catalogue_groups_by_city() -> None:
@@ -68,47 +54,9 @@ def test_uniform_draws_stay_in_the_city_and_reach_everyone(prepared: Prepared) -
         assert float((members / members.mean() - 1).abs().max()) < 0.4
 
 
-def test_weighted_draws_follow_the_weights() -> None:
-    catalogue = CityCatalogue.build(torch.tensor([0, 1, 0, 1, 1]), 2)
-    weight = torch.tensor([1.0, 0.0, 3.0, 1.0, 1.0])
-    cumulative = cumulative_weights(catalogue, weight)
-    drawn = weighted_in_city(catalogue, cumulative, torch.tensor([0, 1]), 20_000, torch.Generator().manual_seed(0))
-    shares = [torch.bincount(row, minlength=5) / 20_000 for row in drawn]
-    torch.testing.assert_close(shares[0], torch.tensor([0.25, 0, 0.75, 0, 0]), atol=0.02, rtol=0)
-    torch.testing.assert_close(shares[1], torch.tensor([0, 0, 0, 0.5, 0.5]), atol=0.02, rtol=0)
-
-
-def test_hard_negatives_are_among_the_best_of_the_city(prepared: Prepared, vectors: Embeddings) -> None:
-    users = torch.arange(80)
-    city = prepared.users.city
-    drawn = hard_in_city(
-        vectors.user, vectors.place, prepared.places, city, 50,
-        depth=5, max_candidates=1000, generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    for user in users.tolist():
-        members = prepared.places.of(int(city[user])).tolist()
-        best = sorted(members, key=lambda p: -float(vectors.user[user] @ vectors.place[p]))[:5]
-        assert set(drawn[user].tolist()) == set(best)
-
-
-def test_a_batch_of_places(prepared: Prepared, vectors: Embeddings) -> None:
-    mix = NegativeMix(uniform=2, popular=1, hard=3, depth=10)
-    popular = cumulative_weights(prepared.places, popularity_weights(prepared))
-    g = torch.Generator().manual_seed(0)
-    chosen = draw_positives(prepared, 10_000, g)
+def test_positives_are_all_drawn(prepared: Prepared) -> None:
+    chosen = draw_positives(prepared, 10_000, torch.Generator().manual_seed(0))
     assert sorted(chosen.tolist()) == list(range(len(prepared.user)))
-    batch = draw_places(prepared, chosen, vectors, popular, mix, slot_dropout=0.5, category_rate=0.25, generator=g)
-    assert batch.negatives.shape == (len(chosen), 6)
-    assert bool((prepared.places.city[batch.negatives] == batch.city[:, None]).all())
-    wrong = prepared.is_positive(batch.user[:, None], batch.negatives)
-    assert bool((batch.weight == (~wrong).float()).all())
-    assert bool(wrong.any())
-    said = batch.slot != SLOT_NOT_SAID
-    assert 0.4 < float(said.float().mean()) < 0.6
-    assert bool((batch.slot[said] == prepared.slot[chosen][said]).all())
-    named = batch.categories.any(dim=1)
-    assert 0.15 < float(named.float().mean()) < 0.35
-    assert bool((batch.categories[named] == prepared.categories[batch.place[named]]).all())
 
 
 def test_pairs_of_people(prepared: Prepared) -> None:

@@ -29,6 +29,18 @@ def test_windows_touch_and_never_overlap(weeks: int):
         assert earlier_end == later_start
 
 
+def test_a_long_history_has_long_windows():
+    split = split_weeks(START, START + 52 * WEEK)
+    assert {b - a for a, b in (*split.train, split.valid)} == {5 * WEEK}
+    assert split.valid[1] == split.test[0] == START + 44 * WEEK
+
+
+def test_a_version_that_looks_back_keeps_nothing_for_a_test():
+    split = split_weeks(START, START + 12 * WEEK, tested=False)
+    assert split.test == (split.end, split.end)
+    assert split.valid == (START + 11 * WEEK, START + 12 * WEEK)
+
+
 def test_too_little_history_is_refused_with_what_was_found():
     with pytest.raises(DataError, match=r"five weeks .* \(got 4"):
         split_weeks(START, START + 4 * WEEK)

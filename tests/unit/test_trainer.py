@@ -13,20 +13,24 @@ from recsys.constants import D_MODEL
 from recsys.errors import ConfigError, DataError
 from recsys.graph import Companions, FriendLabels, PlaceLabels, Snapshot
 from recsys.models.config import ModelConfig
+from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
+from recsys.training import trainer
 from recsys.training.checkpoint import load_checkpoint
 from recsys.training.evaluation import embed, evaluate
 from recsys.training.export import PLACES_SCHEMA, USERS_SCHEMA, export
 from recsys.training.inputs import prepare
+from recsys.training.lists import Lists
 from recsys.training.objective import StepConfig
-from recsys.training.sampling import NegativeMix
+from recsys.training.ranking import PATHS, RankConfig, RankProgress, fit_head
 from recsys.training.trainer import Fitted, Progress, TrainConfig, fit
 from tests.planted import Planted
 
 SMALL = TrainConfig(
     model=ModelConfig(head_hidden=(32, 16)),
-    step=StepConfig(positives=256, head_positives=128, friends=256, companions=64, mix=NegativeMix(hard=3)),
-    max_epochs=3,
+    step=StepConfig(positives=256, friends=256, companions=64),
+    rank=RankConfig(epochs=2, candidates=40, length=20, batch=16),
+    epochs=3,
     steps_per_epoch=4,
     warmup_steps=2,
     threads=1,
@@ -71,8 +75,9 @@ def test_a_trained_model_beats_popularity_on_planted_tastes() -> None:
     world = Planted(n_users=300, n_places=600, weeks=5, visits=10, seed=3)
     config = TrainConfig(
         model=ModelConfig(head_hidden=(64, 32)),
-        step=StepConfig(positives=1024, head_positives=512, friends=512, companions=128),
-        max_epochs=4,
+        step=StepConfig(positives=1024, friends=512, companions=128),
+        rank=RankConfig(batch=32),
+        epochs=4,
         steps_per_epoch=10,
         learning_rate=5e-3,
         threads=1,
@@ -109,22 +114,23 @@ def test_killed_and_resumed_ends_as_undisturbed(
 
     with pytest.raises(Killed):
         fit(train, valid, SMALL, checkpoint=path, on_progress=kill)
-    steps: list[tuple[int, int]] = []
-    resumed = fit(train, valid, SMALL, checkpoint=path, on_progress=lambda p: steps.append((p.epoch, p.step)))
-    assert steps[0] == (moment[0], 1)  # whole epochs are kept, the broken one is done again
+    seen: list[Progress] = []
+    resumed = fit(train, valid, SMALL, checkpoint=path, on_progress=seen.append)
+    # whole epochs are kept, the broken one is done again
+    assert (seen[0].stage, seen[0].epoch, seen[0].step) == ("vectors", moment[0], 1)
     assert resumed.history == undisturbed.history
     assert (resumed.best_epoch, resumed.best_metric) == (undisturbed.best_epoch, undisturbed.best_metric)
     for name, value in undisturbed.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     once_more: list[Progress] = []
     finished = fit(train, valid, SMALL, checkpoint=path, on_progress=once_more.append)
-    assert once_more == []
+    assert {p.stage for p in once_more} == {f"ranking by {paths}" for paths in PATHS}  # the head begins again
     assert finished.history == undisturbed.history
 
 
 def test_a_checkpoint_of_another_run_is_not_resumed(train: list[Snapshot], valid: Snapshot, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
-    short = replace(SMALL, max_epochs=1)
+    short = replace(SMALL, epochs=1)
     fit(train, valid, short, checkpoint=path)
     with torch.random.fork_rng():
         other = fit(train, valid, replace(short, seed=5), checkpoint=path)
@@ -135,17 +141,52 @@ def test_a_checkpoint_of_another_run_is_not_resumed(train: list[Snapshot], valid
     fit(train, valid, short, checkpoint=path)
 
 
-def test_it_stops_when_validation_no_longer_improves(train: list[Snapshot], valid: Snapshot) -> None:
-    config = replace(SMALL, max_epochs=30, patience=2, learning_rate=1e-12)
-    fitted = fit(train, valid, config)
-    assert fitted.epochs == fitted.best_epoch + 1 + 2
-    assert fitted.best_metric == max(e["valid"]["rows"]["model"]["ndcg"] for e in fitted.history)
+def test_killed_while_the_head_learns_ends_as_undisturbed(
+    train: list[Snapshot], valid: Snapshot, undisturbed: Fitted, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+
+    def kill(progress: Progress) -> None:
+        if progress.stage == "ranking by cosine":
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(train, valid, SMALL, checkpoint=path, on_progress=kill)
+    resumed = fit(train, valid, SMALL, checkpoint=path)
+    assert resumed.history == undisturbed.history
+    for name, value in undisturbed.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
-def test_the_best_epoch_is_what_comes_back(valid: Snapshot, undisturbed: Fitted) -> None:
-    result = evaluate(undisturbed.model, prepare(valid, undisturbed.config.model), max_users=SMALL.validation_users)
-    assert result.rows["model"]["ndcg"] == pytest.approx(undisturbed.best_metric)
+def test_the_best_epoch_of_the_best_paths_comes_back(valid: Snapshot, undisturbed: Fitted) -> None:
+    ranked = [e for e in undisturbed.history if e["stage"] == "ranking" and e["paths"] == undisturbed.paths]
+    best = max(ranked, key=lambda e: e["ndcg"] + e["ndcg_new"])
+    assert (best["epoch"], best["ndcg"]) == (undisturbed.best_epoch, undisturbed.best_metric)
+    assert undisturbed.model.heads.place.uses.tolist() == list(PATHS[undisturbed.paths])
+    assert undisturbed.valid.rows["model"]["ndcg"] == pytest.approx(
+        undisturbed.best_metric, abs=0.02
+    )  # 200 candidates, not 40
     assert not undisturbed.model.training
+
+
+def test_a_window_is_ranked_by_vectors_that_have_not_learned_it(train: list[Snapshot], valid: Snapshot) -> None:
+    """What happened in the last window changes nothing of what the head reads of it."""
+    seen: list[list[Lists]] = []
+
+    def keep(model: RecModel, windows: list[Lists], *args: object, **kwargs: object) -> list[RankProgress]:
+        seen.append(windows)
+        return fit_head(model, windows, *args, **kwargs)  # type: ignore[arg-type]
+
+    last = train[-1]
+    order = torch.arange(len(last.labels.user)).flip(0)
+    moved = replace(last.labels, place=last.labels.place[order])  # other labels, the same users
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "fit_head", keep)
+        fit(train, valid, SMALL)
+        fit([*train[:-1], replace(last, labels=moved)], valid, SMALL)
+    (one,), (other,) = seen
+    assert torch.equal(one.embeddings.user, other.embeddings.user)
+    assert torch.equal(one.embeddings.place, other.embeddings.place)
 
 
 def test_the_global_generator_and_threads_are_left_alone(train: list[Snapshot], valid: Snapshot) -> None:
@@ -153,7 +194,7 @@ def test_the_global_generator_and_threads_are_left_alone(train: list[Snapshot], 
     threads = torch.get_num_threads()
     expected = torch.rand(3)
     torch.manual_seed(7)
-    fit(train, valid, replace(SMALL, max_epochs=1, steps_per_epoch=1))
+    fit(train, valid, replace(SMALL, epochs=1, steps_per_epoch=1))
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
 
@@ -170,20 +211,20 @@ def test_what_it_cannot_learn_from_is_refused(train: list[Snapshot], valid: Snap
     data["place"].x[5, 50] = float("nan")
     with pytest.raises(DataError, match=r"place\.x column 50 is not finite"):
         fit([replace(train[0], data=data)], valid, SMALL)
-    with pytest.raises(ConfigError, match="max_epochs must be at least 1"):
-        TrainConfig(max_epochs=0)
+    with pytest.raises(ConfigError, match="epochs must be at least 1"):
+        TrainConfig(epochs=0)
 
 
 def test_a_loss_that_explodes_is_named(train: list[Snapshot], valid: Snapshot) -> None:
     with pytest.raises(DataError, match=r"is not finite in epoch \d+, step \d+, snapshot of 2024-01-"):
-        fit(train, valid, replace(SMALL, learning_rate=1e30, clip=1e30, max_epochs=2))
+        fit(train, valid, replace(SMALL, learning_rate=1e30, clip=1e30, epochs=2))
 
 
 def test_windows_without_friend_labels_or_companions_train(train: list[Snapshot], valid: Snapshot) -> None:
     bare = [replace(s, friends=empty_labels(s).friends, companions=empty_labels(s).companions) for s in train]
-    fitted = fit(bare, empty_labels(valid), replace(SMALL, max_epochs=1))
-    assert set(fitted.history[0]["losses"]) == {"retrieval", "place"}
-    assert fitted.history[0]["valid"]["friend_auc"] is None
+    fitted = fit(bare, empty_labels(valid), replace(SMALL, epochs=1))
+    assert set(fitted.history[0]["losses"]) == {"retrieval"}
+    assert fitted.valid.friend_auc is None
 
 
 def test_one_user_one_place() -> None:
@@ -194,7 +235,7 @@ def test_one_user_one_place() -> None:
     friends = FriendLabels(none, none, none.float(), none.float(), none)
     snapshot = replace(snapshot, labels=labels, friends=friends)
     valid = replace(world.snapshot(3), labels=labels, friends=friends)
-    fitted = fit([snapshot], valid, replace(SMALL, max_epochs=1))
+    fitted = fit([snapshot], valid, replace(SMALL, epochs=1))
     assert fitted.best_metric == 1.0
 
 
@@ -203,7 +244,7 @@ def test_a_city_without_places_or_interactions_trains_through(world: Planted, va
     data = snapshot.data.clone()
     data["user"].x = data["user"].x.clone()
     data["user"].x[:3, 0] = 4.0  # a city of three people and no place
-    fitted = fit([replace(snapshot, data=data)], valid, replace(SMALL, max_epochs=1))
+    fitted = fit([replace(snapshot, data=data)], valid, replace(SMALL, epochs=1))
     assert fitted.config.model.n_cities == 5
     evaluate(fitted.model, prepare(replace(snapshot, data=data), fitted.config.model))
 

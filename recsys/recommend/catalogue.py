@@ -1,0 +1,151 @@
+"""The users and places of a version by our ids, and what its sources say of them: candidates of one request."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recsys.aggregates import ONLINE_PLACE
+from recsys.aggregates.states import Ints
+from recsys.artifacts import Artifact
+from recsys.errors import ArtifactError
+from recsys.sources import PLACE_SOURCES, SOURCES, PlaceSources, Said
+
+Floats = npt.NDArray[np.float32]
+_PAIR_KNOWN = ONLINE_PLACE.index("pair_known")
+
+
+class Homes:
+    """The city and the node number of each user of a version.
+
+    Args:
+        users: an artifact's `users` table: user_id, index, city_id.
+    """
+
+    def __init__(self, users: pa.Table) -> None:
+        ids, nodes, cities = (users[name].to_numpy() for name in ("user_id", "index", "city_id"))
+        order = np.argsort(ids)
+        self._ids, self._nodes, self._cities = ids[order], nodes[order], cities[order]
+
+    def of(self, user_id: int) -> int:
+        """City of a user that the version knows."""
+        return int(self._cities[np.searchsorted(self._ids, user_id)])
+
+    def node(self, user_id: int) -> int:
+        """Node number of a user that the version knows."""
+        return int(self._nodes[np.searchsorted(self._ids, user_id)])
+
+
+@dataclass(frozen=True)
+class _City:
+    """Places by position in the city: ids (C,), vectors (C, D); `order` sorts the ids."""
+
+    ids: Ints
+    vectors: Floats
+    order: Ints
+
+
+@dataclass(frozen=True)
+class Found:
+    """C candidate places of one request, in no order.
+
+    Attributes:
+        ids: (C,). vectors: (C, D). marks: (C,) a bit a source of PLACE_SOURCES that named the place.
+        position: (C,) in the city. said: what the sources say.
+    """
+
+    ids: Ints
+    vectors: Floats
+    marks: npt.NDArray[np.uint8]
+    position: Ints
+    said: Said
+
+    def named(self, at: int) -> list[str]:
+        """The sources that named a candidate; none where it only filled the list up."""
+        return [name for bit, name in enumerate(PLACE_SOURCES) if self.marks[at] >> bit & 1]
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Found":
+        """Some of them."""
+        return Found(self.ids[keep], self.vectors[keep], self.marks[keep], self.position[keep], self.said)
+
+
+class Catalogue:
+    """What a version knows of its places.
+
+    Args:
+        sources: as of the version's `until`.
+        places: an artifact's `places` table: place_id, index, city_id, embedding.
+        n_users: how many the version knows.
+
+    Raises:
+        ArtifactError: the sources are of other users or places.
+    """
+
+    def __init__(self, sources: PlaceSources, places: pa.Table, n_users: int) -> None:
+        ids, nodes, cities = (places[name].to_numpy().astype(np.int64) for name in ("place_id", "index", "city_id"))
+        known = sources.memory.counts.shape[0], len(sources.memory.city)
+        if known != (n_users, len(ids)) or not np.array_equal(sources.memory.city[nodes], cities):
+            raise ArtifactError(
+                "the sources are of other users or places than the tables: run `recsys train` "
+                f"(got {known[0]} users and {known[1]} places; the tables have {n_users} and {len(ids)})"
+            )
+        self.sources = sources
+        row = np.argsort(nodes)
+        flat = places["embedding"].combine_chunks().flatten().to_numpy().astype(np.float32, copy=False)
+        vectors = flat.reshape(len(ids), -1)
+        self._cities: dict[int, _City] = {}
+        for city in np.unique(cities).tolist():
+            rows = row[sources.members(city)]
+            self._cities[city] = _City(ids[rows], vectors[rows], np.argsort(ids[rows]))
+
+    @classmethod
+    def load(cls, artifact: Artifact, places: pa.Table, n_users: int) -> "Catalogue":
+        """Read from a model version; `places` is its table, which others read too.
+
+        Raises:
+            ArtifactError: the version has no sources, or they do not fit its tables.
+        """
+        if f"{SOURCES}.safetensors" not in artifact.manifest["files"]:
+            raise ArtifactError(f"version {artifact.version} was made by older code: run `recsys train`")
+        try:
+            return cls(PlaceSources.load(artifact.tensors(SOURCES)), places, n_users)
+        except ArtifactError as error:
+            raise ArtifactError(f"version {artifact.version}: {error}") from error
+
+    def find(self, node: int, city: int, near: Ints, size: int, *, fresh: bool) -> Found:
+        """Candidates of a request.
+
+        Args:
+            node: the user's number.
+            city: of the request; one that the version has.
+            near: (n,) ids of the city's places by vector, best first.
+            size: how many; fewer where the city has fewer.
+            fresh: only places where the user never was, as of the version.
+
+        Raises:
+            ArtifactError: the index holds a place that the version does not know.
+        """
+        here = self._cities[city]
+        at = here.order[np.minimum(np.searchsorted(here.ids, near, sorter=here.order), len(here.ids) - 1)]
+        if len(strange := near[here.ids[at] != near]):
+            raise ArtifactError(
+                f"the index holds {len(strange)} places of city {city} that the version does not know: run "
+                f"`recsys train` and `recsys publish` (got place {strange[0]})"
+            )
+        said = self.sources.ask(np.array([node]), city)
+        visited = said.named["own"] > 0
+        position, marks = self.sources.candidates(said, size, at[None], without=visited if fresh else None)
+        found = Found(here.ids[position[0]], here.vectors[position[0]], marks[0], position[0], said)
+        return found.where(~visited[0, found.position]) if fresh else found
+
+    def signals(self, found: Found) -> Floats:
+        """(C, len(PLACE_SIGNALS)) of the candidates."""
+        out: Floats = self.sources.signals(found.said, found.position[None])[0]
+        return out
+
+
+def never_there(online: Floats) -> npt.NDArray[np.bool_]:
+    """(C, D) ONLINE_PLACE → (C,) bool: no event of the user there of late, also none since the version was made."""
+    kept: npt.NDArray[np.bool_] = online[:, _PAIR_KNOWN] == 0
+    return kept

@@ -1,0 +1,143 @@
+"""What the sources say of a place is what a loop over users and places says, and nothing else decides a list."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources
+from recsys.training.place_baselines import ItemKNN
+
+N, M, K = 40, 30, 4
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    rng = np.random.Generator(np.random.Philox(5))
+    city = (np.arange(M) >= 20).astype(np.int64)
+    pairs = np.unique(rng.integers(0, N * M, 300))
+    ties = np.unique(rng.integers(0, N * N, 60))
+    a, b = ties // N, ties % N
+    a, b = a[a != b], b[a != b]
+    categories = np.zeros((M, K), dtype=np.float32)
+    categories[np.arange(M), rng.integers(0, K, M)] = 1
+    categories[:5, 0] = 1  # some have two
+    return Memory.of(
+        (pairs // M, pairs % M),
+        rng.integers(1, 6, len(pairs)).astype(np.float32),
+        rng.uniform(0, 200, len(pairs)).astype(np.float32),
+        (np.concatenate([a, b]), np.concatenate([b, a])),
+        city,
+        categories,
+        N,
+    )
+
+
+@pytest.fixture(scope="module")
+def sources(memory: Memory) -> PlaceSources:
+    return PlaceSources(memory)
+
+
+def test_signals_equal_a_loop(memory: Memory, sources: PlaceSources) -> None:
+    users, places = np.arange(N), np.tile(np.arange(20), (N, 1))
+    signals = sources.signals(sources.ask(users, 0), places)
+    count, age = memory.counts.toarray(), memory.ages.toarray()
+    friends, seen = memory.friends.toarray(), memory.counts.toarray()[:, :20] > 0
+    visitors = seen.sum(axis=0)
+    kinds = memory.categories / memory.categories.sum(axis=1, keepdims=True)
+    shares = (kinds[:20] * visitors[:, None]).sum(axis=0) + 1e-6
+    shares = shares / shares.sum()
+    for u in range(N):
+        taste = sum((kinds[p] for p in range(M) if count[u, p]), np.zeros(K))
+        taste = (taste + 5 * shares) / (taste.sum() + 5)
+        last = min((age[u, p] for p in range(20) if count[u, p]), default=np.inf)
+        for p in range(20):
+            late = [(age[:, q][count[:, q] > 0] <= 28).sum() for q in range(20)]
+            cosine = [
+                (seen[:, q] & seen[:, p]).sum() / np.sqrt(max(visitors[q], 1) * max(visitors[p], 1)) for q in range(20)
+            ]
+            mine = [q for q in range(20) if seen[u, q] and q != p]
+            known = friends[u].sum()
+            expected = {
+                "visitors": np.log((1 + visitors[p]) / (1 + visitors.mean())),
+                "visitors_28d": np.log((1 + late[p]) / (1 + np.mean(late))),
+                "visits_a_visitor": np.log1p(count[:, p].sum() / max(visitors[p], 1)),
+                "cosine": sum(cosine[q] for q in mine) / max(seen[u].sum(), 1),
+                "cosine_recent": sum(cosine[q] * np.exp(-age[u, q] / 60) for q in mine),
+                "friends": np.log1p(sum(seen[v, p] for v in np.flatnonzero(friends[u]))),
+                "friends_share": sum(seen[v, p] for v in np.flatnonzero(friends[u])) / max(known, 1),
+                "category": np.log(kinds[p] @ taste + 1e-4),
+                "category_lift": np.log(kinds[p] @ taste + 1e-4) - np.log(kinds[p] @ shares + 1e-4),
+                "own_count": np.log1p(count[u, p]),
+                "own_share": count[u, p] / max(count[u, :20].sum(), 1),
+                "own_recency": np.exp(-age[u, p] / 30) if count[u, p] else 0,
+                "breadth": np.log1p(seen[u].sum()),
+                "friends_known": np.log1p(known),
+                "silence": np.exp(-last / 30),
+            }
+            for name, value in expected.items():
+                got = float(signals[u, p, PLACE_SIGNALS.index(name)])
+                assert got == pytest.approx(float(value), abs=1e-5), (u, p, name)
+
+
+def test_cosine_is_item_knn(memory: Memory, sources: PlaceSources) -> None:
+    users, places = np.arange(N), np.tile(np.arange(20), (N, 1))
+    signals = sources.signals(sources.ask(users, 0), places)
+    here = memory.counts[:, :20].tocsr()
+    knn = ItemKNN(here).scores(torch.from_numpy(users), torch.arange(20)).numpy()
+    mine = np.maximum(np.diff(here.indptr), 1)[:, None]
+    np.testing.assert_allclose(signals[..., PLACE_SIGNALS.index("cosine")], knn / mine, atol=1e-5)
+
+
+@pytest.mark.parametrize("users", [N, 12])  # more users than places, and fewer: EASE is solved from the smaller side
+def test_ease_is_its_closed_form_without_what_is_negative(memory: Memory, users: int) -> None:
+    some = replace(
+        memory, counts=memory.counts[:users], ages=memory.ages[:users], friends=memory.friends[:users, :users]
+    )
+    x = (some.counts[:, :20].toarray() > 0).astype(np.float64)
+    x[:, x.sum(axis=0) == 0] = 0
+    p = np.linalg.inv(x.T @ x + 500 * np.eye(20))
+    weights = -p / np.diag(p)[None]
+    np.fill_diagonal(weights, 0)
+    sources = PlaceSources(some)
+    signals = sources.signals(sources.ask(np.arange(users), 0), np.tile(np.arange(20), (users, 1)))
+    expected = x @ np.maximum(weights, 0)
+    np.testing.assert_allclose(signals[..., PLACE_SIGNALS.index("ease")], expected, atol=1e-5)
+
+
+def test_a_list_holds_own_places_and_says_who_named_them(memory: Memory, sources: PlaceSources) -> None:
+    users = np.arange(N)
+    said = sources.ask(users, 0)
+    near = np.tile(np.arange(3), (N, 1))
+    position, marks = sources.candidates(said, 12, near)
+    own = memory.counts[:, :20].toarray() > 0
+    for u in range(N):
+        listed = set(position[u].tolist())
+        assert len(listed) == 12
+        mine = set(np.flatnonzero(own[u]).tolist())
+        assert mine <= listed if len(mine) <= 12 else listed <= mine
+        for p, mark in zip(position[u].tolist(), marks[u].tolist(), strict=True):
+            named = {name for bit, name in enumerate(PLACE_SOURCES) if mark >> bit & 1}
+            assert ("own" in named) == bool(own[u, p])
+            assert ("vector" in named) == (p < 3)
+    without, _ = sources.candidates(said, 8, near, without=own)
+    for u in range(N):
+        if own[u].sum() <= 12:
+            assert not own[u, without[u]].any()
+
+
+def test_a_small_city_gives_all_it_has(sources: PlaceSources) -> None:
+    position, _ = sources.candidates(sources.ask(np.arange(3), 1), 200)
+    assert [sorted(row) for row in position.tolist()] == [list(range(10))] * 3
+
+
+def test_nobody_and_nowhere_to_have_been() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    city, categories = np.zeros(3, dtype=np.int64), np.zeros((3, 2), dtype=np.float32)
+    empty = Memory.of((none, none), np.zeros(0), np.zeros(0), (none, none), city, categories, 2)
+    sources = PlaceSources(empty)
+    said = sources.ask(np.arange(2), 0)
+    position, _ = sources.candidates(said, 5)
+    assert position.shape == (2, 3)
+    assert np.isfinite(sources.signals(said, position)).all()
