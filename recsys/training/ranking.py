@@ -114,6 +114,8 @@ def refit_head(
 ) -> None:
     """Train the chosen paths anew for the chosen number of epochs, with the validation window too: the latest labels.
 
+    The head begins at nothing; the encoder of its context goes on from what it has learned.
+
     Args:
         model, windows, config, seed: as for `fit_head`.
         valid: what decided; nothing may be measured on it any more.

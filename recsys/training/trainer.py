@@ -200,7 +200,9 @@ def _fit(
     windows, valid_lists = _lists(model, prepared, before, held_out, config)
     ranked = fit_head(model, windows, valid_lists, config.rank, seed=config.seed, on_progress=say)
     paths = next(name for name, uses in PATHS.items() if list(uses) == model.heads.place.uses.tolist())
-    best = max((p for p in ranked if p.paths == paths), key=lambda p: p.ndcg + p.ndcg_new)
+    tried = [p for p in ranked if p.paths == paths]
+    # without a validation list the last epoch's weights stay, see `fit_head`
+    best = tried[-1] if valid_lists is None else max(tried, key=lambda p: p.ndcg + p.ndcg_new)
     history += [{"stage": "ranking", **dataclasses.asdict(p)} for p in ranked]
     figures = evaluate(model, held_out, max_users=config.validation_users, seed=config.seed)
     if valid_lists is not None:  # after the last measurement on them
