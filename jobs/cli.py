@@ -1,5 +1,6 @@
 """The `recsys` command. A job is imported only when it runs: Feast and Great Expectations take seconds to import."""
 
+import gc
 import importlib
 import os
 import sys
@@ -141,6 +142,8 @@ def demo() -> None:
 
 def main() -> None:
     """Entry point: an expected error is one sentence and exit code 1, not a traceback."""
+    # What is imported stays: looking for garbage in it, again and again and once more at exit, took two seconds of ten.
+    gc.set_threshold(100_000, 50, 100)
     try:
         app()
     except (RecsysError, OSError) as error:
@@ -148,3 +151,5 @@ def main() -> None:
             raise
         Console(stderr=True).print(f"[red]{type(error).__name__}[/]: {escape(said)}", highlight=False)
         sys.exit(1)
+    finally:
+        gc.freeze()

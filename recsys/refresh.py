@@ -202,12 +202,17 @@ def _difference(lake: Lake, table: str, moment: str, seen: Path) -> tuple[int, d
     if table == "interactions" and (events := seen.with_name(EVENTS)).exists():
         files["seen_events"] = events
         before = f"SELECT {columns} FROM seen UNION ALL SELECT {columns} FROM seen_events"
+    # A sum of hashes a day tells which days differ at all; rows are matched one by one on those only.
     sql = f"""
+    WITH sides AS (
+        SELECT hash({columns}) AS h, {moment} AS moment, {moment}::DATE AS day, 1 AS side
+        FROM (SELECT {columns} FROM {table})
+        UNION ALL SELECT hash({columns}), {moment}, {moment}::DATE, -1 FROM ({before})
+    ),
+    days AS (SELECT day FROM sides GROUP BY day HAVING sum(side) != 0 OR sum(side * h::HUGEINT) != 0)
     SELECT count(*) FILTER (n < 0)::BIGINT AS gone, epoch_us(min(moment) FILTER (n > 0)) AS first FROM (
-        SELECT h, any_value(moment) AS moment, sum(side) AS n FROM (
-            SELECT hash({columns}) AS h, {moment} AS moment, 1 AS side FROM (SELECT {columns} FROM {table})
-            UNION ALL SELECT hash({columns}), {moment}, -1 FROM ({before})
-        ) GROUP BY h HAVING sum(side) != 0
+        SELECT h, any_value(moment) AS moment, sum(side) AS n
+        FROM sides SEMI JOIN days USING (day) GROUP BY h HAVING sum(side) != 0
     )"""
     row = next(lake.derive(sql, files)).to_pylist()[0]
     first = None if row["first"] is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row["first"])
