@@ -93,7 +93,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             "data_fingerprint": data,
             "config": out.config,
             "metrics": {
-                "paths": fitted.paths,
+                "reads": fitted.reads,
                 "best_epoch": fitted.best_epoch + 1,
                 "validation": fitted.valid.to_dict(),
                 "history": fitted.history,
@@ -118,7 +118,7 @@ def _source_ids(lake: Lake) -> dict[str, pa.Table]:
 
 def _figures(report: Report, artifact: Artifact) -> None:
     metrics = artifact.manifest["metrics"]
-    report.update(paths=metrics["paths"], best_epoch=metrics["best_epoch"])
+    report.update(reads=metrics["reads"], best_epoch=metrics["best_epoch"])
     report["validation"] = metrics["validation"]["rows"]["model"]
 
 

@@ -5,6 +5,8 @@ dimensions of all inputs must broadcast; the last one is the feature.
 """
 
 import math
+from collections.abc import Collection
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -107,16 +109,18 @@ class PlaceHead(nn.Module):
 
     What sources and counters say, and the retrieval cosine, reach the score by a linear path (Cheng et al. 2016, "wide
     and deep") and by a narrow network of their own. Where labels are few these learn, while the deep path has 512
-    products of vectors to overfit; which paths are open is decided by the validation window (`training/ranking.py`).
+    products of vectors to overfit; what is read is decided by the validation window (`training/ranking.py`).
     The linear path starts at the cosine alone, so an untrained head ranks as retrieval does.
 
     Attributes:
-        uses: buffer (2,), 1 or 0: whether the cosine is read, and whether the deep path is open.
+        MAY_USE: what it can do without: the online counters, the cosine, the deep path with the vectors.
+        uses: buffer (3,), 1 for those that it reads, else 0.
 
     Shapes:
         query (..., D), candidate (..., D) unit vectors, context (..., 16), inputs (..., D_PLACE_INPUT) → (...) logits
     """
 
+    MAY_USE: Final = ("counters", "cosine", "vectors")
     uses: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
@@ -133,14 +137,24 @@ class PlaceHead(nn.Module):
         self.wide = nn.Linear(D_PLACE_INPUT + 1, 1, bias=False)
         nn.init.zeros_(self.wide.weight)
         nn.init.ones_(self.wide.weight[:, -1])
-        self.register_buffer("uses", torch.ones(2))
+        self.register_buffer("uses", torch.ones(len(self.MAY_USE)))
+
+    def use(self, parts: Collection[str]) -> None:
+        """Read these of MAY_USE, and no others of them."""
+        self.uses.copy_(torch.tensor([float(part in parts) for part in self.MAY_USE]))
+
+    @property
+    def reads(self) -> str:
+        """What it reads, in words: the sources, and those of MAY_USE that it uses."""
+        return " + ".join(
+            ("sources", *(part for part, use in zip(self.MAY_USE, self.uses.tolist(), strict=True) if use))
+        )
 
     def forward(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> Tensor:
         """See the class."""
-        cosine, deep = self.uses.tolist()
-        shallow = self.trunk.shallow(query, candidate, inputs)
-        if not cosine:
-            shallow = torch.cat([shallow[..., :-1], torch.zeros_like(shallow[..., -1:])], dim=-1)
+        counters, cosine, deep = self.uses[:, None]
+        read = torch.cat([counters.expand(D_ONLINE_PLACE), self.uses.new_ones(len(PLACE_SIGNALS)), cosine])
+        shallow = self.trunk.shallow(query, candidate, inputs) * read
         said = torch.cat([shallow, context.expand(*shallow.shape[:-1], context.shape[-1])], dim=-1)
         out = self.narrow(said) + self.wide(shallow)
         if deep:

@@ -51,13 +51,15 @@ class CityLists:
 
 
 @torch.no_grad()
-def city_lists(prepared: Prepared, embeddings: Embeddings, users: Tensor, city: int, size: int) -> CityLists:
-    """Candidates of (B,) users in a city, `size` each or as many as the city has places."""
+def city_lists(
+    prepared: Prepared, embeddings: Embeddings, users: Tensor, city: int, size: int, *, fresh: bool = False
+) -> CityLists:
+    """Candidates of (B,) users in a city, `size` each or as many as the city has places; `fresh`: visited ones last."""
     said = prepared.sources.ask(users.numpy(), city)
     members = prepared.places.of(city)
     cosine = embeddings.user[users] @ embeddings.place[members].t()
     near = cosine.topk(min(NEAR, len(members)), dim=1).indices.numpy()
-    position, marks = prepared.sources.candidates(said, size, near)
+    position, marks = prepared.sources.candidates(said, size, near, without=said.named["own"] > 0 if fresh else None)
     return CityLists(city, users, torch.from_numpy(position), marks, said)
 
 
@@ -70,8 +72,9 @@ class Lists:
         user, city: (L,).
         place: (L, C); lists of smaller cities end in repetitions that `there` does not mark.
         inputs: (L, C, D_PLACE_INPUT) float16.
-        there, visited, liked: (L, C) bool; liked is a positive of the window, in any context.
-        targets: (L,) positives of the window in the city, found or not.
+        there: (L, C) bool, candidates; of a fresh list where the user never was.
+        liked: (L, C) bool, those of them that are a positive of the window, in any context.
+        targets: (L,) positives of the window in the city that such a list may hold, found or not.
     """
 
     prepared: Prepared
@@ -81,7 +84,6 @@ class Lists:
     place: Tensor
     inputs: Tensor
     there: Tensor
-    visited: Tensor
     liked: Tensor
     targets: Tensor
 
@@ -94,13 +96,24 @@ class Lists:
 
 @torch.no_grad()
 def window_lists(
-    prepared: Prepared, embeddings: Embeddings, *, size: int, most: int, generator: torch.Generator
+    prepared: Prepared, embeddings: Embeddings, *, fresh: bool, size: int, most: int, generator: torch.Generator
 ) -> Lists | None:
-    """Lists of the users with a positive in their home city, at most `most` of them by chance; None for nobody."""
+    """Lists of the users with a positive in their home city, at most `most` of them by chance; None for nobody.
+
+    Args:
+        prepared: the window.
+        embeddings: as of its beginning.
+        fresh: of places where the user never was, as a request that excludes visited ones is answered.
+        size: candidates of a list.
+        most: lists.
+        generator: source of randomness.
+    """
     n_places = len(prepared.places.city)
     user, place = prepared.positive_keys // n_places, prepared.positive_keys % n_places
-    home = prepared.users.city[user] == prepared.places.city[place]
-    targets = torch.bincount(user[home], minlength=len(prepared.users.city))
+    counts = prepared.users.city[user] == prepared.places.city[place]
+    if fresh:
+        counts &= ~prepared.was_there(user, place)
+    targets = torch.bincount(user[counts], minlength=len(prepared.users.city))
     chosen = targets.nonzero()[:, 0]
     chosen = chosen[torch.randperm(len(chosen), generator=generator)[:most]].sort().values
     if len(chosen) == 0:
@@ -110,14 +123,14 @@ def window_lists(
     parts = []
     for c in torch.unique(city).tolist():
         for block in torch.split(chosen[prepared.users.city[chosen] == c], _BLOCK):
-            found = city_lists(prepared, embeddings, block, c, size)
+            found = city_lists(prepared, embeddings, block, c, size, fresh=fresh)
             place, inputs = found.inputs(prepared)
-            liked = prepared.is_positive(block[:, None], place)
-            columns = (place, inputs.half(), torch.ones_like(liked), found.visited(), liked)
+            there = ~found.visited() if fresh else torch.ones_like(place, dtype=torch.bool)
+            columns = (place, inputs.half(), there, there & prepared.is_positive(block[:, None], place))
             parts.append([_padded(column, size) for column in columns])
-    place, inputs, there, visited, liked = (torch.cat(column) for column in zip(*parts, strict=True))
+    place, inputs, there, liked = (torch.cat(column) for column in zip(*parts, strict=True))
     return Lists(
-        prepared, embeddings, chosen, prepared.users.city[chosen], place, inputs, there, visited, liked, targets[chosen]
+        prepared, embeddings, chosen, prepared.users.city[chosen], place, inputs, there, liked, targets[chosen]
     )
 
 
@@ -153,7 +166,6 @@ def draw_batch(
     anchor: Tensor,
     *,
     length: int,
-    fresh_rate: float,
     slot_dropout: float,
     category_rate: float,
     generator: torch.Generator,
@@ -167,21 +179,17 @@ def draw_batch(
         chosen: (B,) which.
         anchor: (B,) a positive of each.
         length: of the candidates so many are kept: positives, and others by chance, which stand for all of them.
-        fresh_rate: probability that a list is of places where the user never was.
         slot_dropout: probability that the slot is not said.
         category_rate: probability that the anchor's categories are said.
         generator: source of randomness.
     """
     prepared, n = lists.prepared, len(chosen)
-    fresh, said, named = (
-        torch.rand(n, generator=generator) < rate for rate in (fresh_rate, 1 - slot_dropout, category_rate)
-    )
+    said, named = (torch.rand(n, generator=generator) < rate for rate in (1 - slot_dropout, category_rate))
     slot = torch.where(said, prepared.slot[anchor], SLOT_NOT_SAID)
     categories = prepared.categories[prepared.place[anchor]] * named[:, None]
     user, place = lists.user[chosen], lists.place[chosen]
-    allowed = lists.there[chosen] & ~(fresh[:, None] & lists.visited[chosen])
-    liked = lists.liked[chosen]
-    wanted = allowed & liked & prepared.is_positive(user[:, None], place, slot[:, None])
+    allowed, liked = lists.there[chosen], lists.liked[chosen]
+    wanted = liked & prepared.is_positive(user[:, None], place, slot[:, None])
     wanted &= ~named[:, None] | (prepared.categories[place] @ categories[:, :, None] > 0)[..., 0]
     free = allowed & ~liked
     key = torch.rand(place.shape, generator=generator) + 2.0 * free + 4.0 * wanted

@@ -1,14 +1,14 @@
 """The place head learns on frozen vectors, from lists that are made once: a step costs a hundredth of a graph's pass.
 
 The vectors of a window's lists are those of before its labels were learned, as a request's are: a head that reads
-vectors fitted to its own labels trusts them too much (docs/model.md). And each path of the head must earn its place on
-the validation window: what the sources say, then the cosine too, then the vectors themselves.
+vectors fitted to its own labels trusts them too much (docs/model.md). Everybody has two lists in a window, of all
+places and of those where they never were, as both are asked for. And beside what the sources say, each thing that the
+head may read must earn its place on the validation window: the online counters, the cosine, the vectors themselves.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import DataError
+from recsys.models.heads import PlaceHead
 from recsys.models.losses import list_loss
 from recsys.models.model import RecModel
 from recsys.training.evaluation import ranking_metrics
@@ -23,8 +24,7 @@ from recsys.training.lists import ListBatch, Lists, draw_batch
 from recsys.training.sampling import step_generator, step_seed
 
 _BLOCK = 64  # lists measured at once
-PATHS: Final = {"sources": (0.0, 0.0), "cosine": (1.0, 0.0), "vectors": (1.0, 1.0)}  # PlaceHead.uses, plainest first
-_WORTH = 1.01  # so much better, or the plainer one: a validation window is too small to tell less from chance
+_WORTH = 1.01  # so much better, or without it: a validation window is too small to tell less from chance
 
 
 @dataclass(frozen=True)
@@ -32,35 +32,57 @@ class RankConfig:
     """How the place head is trained.
 
     Attributes:
-        epochs: rounds through all lists; the best on the validation window is kept.
+        epochs: rounds through all lists, at most; the best on the validation window is kept.
+        patience: so many rounds without a better one are the last.
         candidates: of a list, from the sources, as many as serving asks for.
         length: how many of them a step looks at.
-        lists: of a window, at most.
+        lists: of a window and kind, at most.
         batch: lists a step.
         learning_rate: peak of a rise over a tenth of the steps and a cosine to zero.
         weight_decay: AdamW's.
-        fresh_rate: probability that a list is of places where the user never was.
         slot_dropout: probability that the slot is not said.
         category_rate: probability that the positive's categories are said.
     """
 
     epochs: int = 10
+    patience: int = 4
     candidates: int = 200
     length: int = 96
     lists: int = 4096
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 1e-3
-    fresh_rate: float = 0.5
-    slot_dropout: float = 0.5
-    category_rate: float = 0.25
+    slot_dropout: float = 0.75
+    category_rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window's lists of both kinds, where there are any.
+
+    Attributes:
+        every: of all places. fresh: of those where the user never was.
+    """
+
+    every: Lists | None
+    fresh: Lists | None
+
+    @property
+    def kinds(self) -> list[Lists]:
+        """Those that there are."""
+        return [lists for lists in (self.every, self.fresh) if lists is not None]
 
 
 @dataclass(frozen=True)
 class RankProgress:
-    """After each epoch of some of PATHS: mean loss, and NDCG@10 on the validation window with revisits and without."""
+    """After each epoch: mean loss, and NDCG@10 on the validation window with revisits and without.
 
-    paths: str
+    Attributes:
+        reads: what the head reads, in words.
+        epoch, epochs: how far it is; epochs count from 0.
+    """
+
+    reads: str
     epoch: int
     epochs: int
     loss: float
@@ -70,39 +92,44 @@ class RankProgress:
 
 def fit_head(
     model: RecModel,
-    windows: Sequence[Lists],
-    valid: Lists | None,
+    windows: Sequence[Window],
+    valid: Window | None,
     config: RankConfig,
     *,
     seed: int,
     on_progress: Callable[[RankProgress], None] = lambda _: None,
 ) -> list[RankProgress]:
-    """Train the place head and its context by lists; the best paths' best epoch stays.
+    """Train the place head and its context by lists; what it reads grows by what helps, the best epoch stays.
 
     Args:
         model: its heads are trained, its backbone is not looked at.
-        windows: lists to learn from.
-        valid: decide which epoch and which paths, by the sum of both NDCG@10; None: the last epoch of the plainest.
+        windows: to learn from.
+        valid: decides which epoch and what is read, by the sum of both NDCG@10; None: the last epoch, of the sources.
         config: how.
         seed: of everything random.
         on_progress: called after every epoch.
 
+    Returns:
+        An entry an epoch; those of what the head reads in the end are the ones to trust.
+
     Raises:
         DataError: no window has a positive that a source names, or the loss is not finite.
     """
-    windows = [lists for lists in windows if bool(lists.liked.any())]
-    if not windows:
+    learned = [lists for window in windows for lists in window.kinds if bool(lists.liked.any())]
+    if not learned:
         raise DataError("no source names a place that somebody went to: nothing to rank")
     _standardize(model, windows[-1])
     untrained = _state(model)
     history: list[RankProgress] = []
     best, reached = untrained, -math.inf
-    for name, uses in PATHS.items():
+    uses: list[str] = []
+    for more in ([], *([part] for part in PlaceHead.MAY_USE)):
+        tried = [*uses, *more]
         model.heads.load_state_dict(untrained)
-        model.heads.place.uses.copy_(torch.tensor(uses))
-        found, metric = _fit_paths(model, windows, valid, config, name, seed, history, on_progress)
+        model.heads.place.use(tried)
+        found, metric = _fit(model, learned, valid, config, seed, history, on_progress)
         if metric > reached * _WORTH:
-            best, reached = found, metric
+            uses, best, reached = tried, found, metric
         if valid is None:
             break
     model.heads.load_state_dict(best)
@@ -110,22 +137,23 @@ def fit_head(
 
 
 def refit_head(
-    model: RecModel, windows: Sequence[Lists], valid: Lists, config: RankConfig, *, paths: str, epochs: int, seed: int
+    model: RecModel, windows: Sequence[Window], valid: Window, config: RankConfig, *, epochs: int, seed: int
 ) -> None:
-    """Train the chosen paths anew for the chosen number of epochs, with the validation window too: the latest labels.
+    """Train what was chosen anew for the chosen number of epochs, with the validation window too: the latest labels.
 
     The head begins at nothing; the encoder of its context goes on from what it has learned.
 
     Args:
         model, windows, config, seed: as for `fit_head`.
         valid: what decided; nothing may be measured on it any more.
-        paths, epochs: what it decided.
+        epochs: what it decided.
     """
+    learned = [lists for window in (*windows, valid) for lists in window.kinds if bool(lists.liked.any())]
+    uses = model.heads.place.uses.clone()
     model.heads.place.load_state_dict(_fresh(model, seed))
-    model.heads.place.uses.copy_(torch.tensor(PATHS[paths]))
+    model.heads.place.uses.copy_(uses)
     _standardize(model, valid)
-    config = replace(config, epochs=epochs)
-    best, _ = _fit_paths(model, [*windows, valid], None, config, paths, seed, [], lambda _: None)
+    best, _ = _fit(model, learned, None, replace(config, epochs=epochs), seed, [], lambda _: None)
     model.heads.load_state_dict(best)
 
 
@@ -135,12 +163,11 @@ def _fresh(model: RecModel, seed: int) -> dict[str, Tensor]:
     return type(model.heads.place)(model.config).state_dict()
 
 
-def _fit_paths(
+def _fit(
     model: RecModel,
-    windows: Sequence[Lists],
-    valid: Lists | None,
+    learned: Sequence[Lists],
+    valid: Window | None,
     config: RankConfig,
-    paths: str,
     seed: int,
     history: list[RankProgress],
     on_progress: Callable[[RankProgress], None],
@@ -148,32 +175,34 @@ def _fit_paths(
     """The best epoch's weights and its sum of both NDCG@10."""
     parameters = [*model.heads.place.parameters(), *model.heads.place_context.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.epochs * sum(math.ceil(len(lists.user) / config.batch) for lists in windows)
+    steps = config.epochs * sum(math.ceil(len(lists.user) / config.batch) for lists in learned)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=max(steps, 2), pct_start=0.1
+        optimizer, config.learning_rate, total_steps=max(steps, 20), pct_start=0.1
     )
-    best, reached = _state(model), -math.inf
+    best, best_epoch, reached = _state(model), 0, -math.inf
     for epoch in range(config.epochs):
+        if epoch - best_epoch > config.patience:
+            break
         torch.manual_seed(step_seed(seed, epoch, 0))  # dropout
         generator = step_generator(seed + 1, epoch, 0)
         model.heads.train()
         losses = [
             _step(model, optimizer, schedule, lists, chosen, anchor, config, generator)
-            for lists, chosen, anchor in _batches(windows, config.batch, generator)
+            for lists, chosen, anchor in _batches(learned, config.batch, generator)
         ]
         model.heads.eval()
-        ndcg = (0.0, 0.0) if valid is None else (measure_lists(model, valid), measure_lists(model, valid, True))
+        ndcg = (0.0, 0.0) if valid is None else (measure_lists(model, valid.every), measure_lists(model, valid.fresh))
         if valid is None or sum(ndcg) > reached:
-            best, reached = _state(model), sum(ndcg)
-        history.append(RankProgress(paths, epoch, config.epochs, float(np.mean(losses)), *ndcg))
+            best, best_epoch, reached = _state(model), epoch, sum(ndcg)
+        history.append(RankProgress(model.heads.place.reads, epoch, config.epochs, float(np.mean(losses)), *ndcg))
         on_progress(history[-1])
     return best, reached
 
 
-def _batches(windows: Sequence[Lists], size: int, generator: torch.Generator) -> list[tuple[Lists, Tensor, Tensor]]:
-    """All lists of all windows once, in batches of one window each, the batches in a random order."""
+def _batches(learned: Sequence[Lists], size: int, generator: torch.Generator) -> list[tuple[Lists, Tensor, Tensor]]:
+    """All lists once, in batches of one window and kind each, the batches in a random order."""
     out = []
-    for lists in windows:
+    for lists in learned:
         anchors = lists.anchors(generator)
         out += [
             (lists, chosen, anchors[chosen])
@@ -193,7 +222,7 @@ def _step(
     generator: torch.Generator,
 ) -> float:
     batch = draw_batch(
-        lists, chosen, anchor, length=config.length, fresh_rate=config.fresh_rate, slot_dropout=config.slot_dropout,
+        lists, chosen, anchor, length=config.length, slot_dropout=config.slot_dropout,
         category_rate=config.category_rate, generator=generator,
     )  # fmt: skip
     loss = list_loss(_logits(model, lists, batch), batch.positive, batch.log_weight)
@@ -218,32 +247,29 @@ def _logits(model: RecModel, lists: Lists, batch: ListBatch) -> Tensor:
 
 
 @torch.no_grad()
-def measure_lists(model: RecModel, lists: Lists, fresh: bool = False) -> float:
-    """NDCG@10 of the head over lists, without a context; `fresh`: of places where the user never was."""
-    n_places, prepared = len(lists.prepared.places.city), lists.prepared
-    totals = lists.targets
-    if fresh:  # targets that are no revisits
-        user, place = prepared.positive_keys // n_places, prepared.positive_keys % n_places
-        here = ~prepared.was_there(user, place) & (prepared.users.city[user] == prepared.places.city[place])
-        totals = torch.bincount(user[here], minlength=len(prepared.users.city))[lists.user]
+def measure_lists(model: RecModel, lists: Lists | None) -> float:
+    """NDCG@10 of the head over lists, without a context; 0 without lists."""
+    if lists is None:
+        return 0.0
     found = []
-    for at in torch.split(totals.nonzero()[:, 0], _BLOCK):
+    for at in torch.split(torch.arange(len(lists.user)), _BLOCK):
         batch = ListBatch(
             lists.user[at], lists.place[at], lists.inputs[at].float(), lists.liked[at], lists.inputs.new_zeros(0),
             lists.city[at], torch.full_like(at, SLOT_NOT_SAID), torch.zeros(len(at), model.config.n_categories),
         )  # fmt: skip
-        allowed = lists.there[at] & ~(lists.visited[at] if fresh else torch.zeros(1, dtype=torch.bool))
-        scores = _logits(model, lists, batch).masked_fill(~allowed, -torch.inf)
+        scores = _logits(model, lists, batch).masked_fill(~lists.there[at], -torch.inf)
         order = scores.argsort(dim=1, descending=True, stable=True)
-        hits = (lists.liked[at] & allowed).gather(1, order).numpy()
-        found.append(ranking_metrics(hits, totals[at].numpy(), 10)[1])
-    return float(np.concatenate(found).mean()) if found else 0.0
+        found.append(ranking_metrics(lists.liked[at].gather(1, order).numpy(), lists.targets[at].numpy(), 10)[1])
+    return float(np.concatenate(found).mean())
 
 
-def _standardize(model: RecModel, lists: Lists) -> None:
-    """The head's inputs to mean 0 and deviation 1, as the last window's lists hold them."""
-    sample = lists.inputs[:: max(1, len(lists.inputs) // 512)].float()
-    model.heads.place.trunk.standardize.fit(sample[lists.there[:: max(1, len(lists.inputs) // 512)]])
+def _standardize(model: RecModel, window: Window) -> None:
+    """The head's inputs to mean 0 and deviation 1, as a window's lists of both kinds hold them."""
+    rows = []
+    for lists in window.kinds:
+        step = max(1, len(lists.inputs) // 256)
+        rows.append(lists.inputs[::step][lists.there[::step]].float())
+    model.heads.place.trunk.standardize.fit(torch.cat(rows))
 
 
 def _state(model: RecModel) -> dict[str, Tensor]:

@@ -32,9 +32,9 @@ from recsys.training.checkpoint import (
 )
 from recsys.training.evaluation import Evaluation, embed, evaluate, retrieval_ndcg
 from recsys.training.inputs import Prepared, prepare, size_config
-from recsys.training.lists import Lists, window_lists
+from recsys.training.lists import window_lists
 from recsys.training.objective import StepConfig, people_losses, retrieval_loss
-from recsys.training.ranking import PATHS, RankConfig, RankProgress, fit_head, refit_head
+from recsys.training.ranking import RankConfig, RankProgress, Window, fit_head, refit_head
 from recsys.training.sampling import step_generator, step_seed
 
 
@@ -106,7 +106,8 @@ class Fitted:
     Attributes:
         model: with the best epoch's weights, in eval mode.
         config: as given, its model part sized from the data.
-        paths: of the head, those that earned their place; see PATHS. best_epoch: theirs, counted from 0.
+        reads: what the head reads, in words: sources, and what of PlaceHead.MAY_USE earned its place.
+        best_epoch: of the head, counted from 0.
         best_metric: its validation NDCG@10.
         history: an entry an epoch and stage: mean losses and validation NDCG@10.
         valid: on the validation window, before the head learned from that too.
@@ -114,7 +115,7 @@ class Fitted:
 
     model: RecModel
     config: TrainConfig
-    paths: str
+    reads: str
     best_epoch: int
     best_metric: float
     history: list[dict[str, Any]]
@@ -193,22 +194,19 @@ def _fit(
         on_progress(Progress("vectors", epoch, config.epochs, steps, steps, losses, metric))
 
     def say(p: RankProgress) -> None:
-        name = f"ranking by {p.paths}"
-        on_progress(Progress(name, p.epoch, p.epochs, 1, 1, {"place": p.loss}, p.ndcg))
+        on_progress(Progress(f"ranking by {p.reads}", p.epoch, p.epochs, 1, 1, {"place": p.loss}, p.ndcg))
 
     # not kept in the checkpoint: it is short, and begins the same after every resume
     windows, valid_lists = _lists(model, prepared, before, held_out, config)
     ranked = fit_head(model, windows, valid_lists, config.rank, seed=config.seed, on_progress=say)
-    paths = next(name for name, uses in PATHS.items() if list(uses) == model.heads.place.uses.tolist())
-    tried = [p for p in ranked if p.paths == paths]
+    tried = [p for p in ranked if p.reads == model.heads.place.reads]
     # without a validation list the last epoch's weights stay, see `fit_head`
     best = tried[-1] if valid_lists is None else max(tried, key=lambda p: p.ndcg + p.ndcg_new)
     history += [{"stage": "ranking", **dataclasses.asdict(p)} for p in ranked]
     figures = evaluate(model, held_out, max_users=config.validation_users, seed=config.seed)
     if valid_lists is not None:  # after the last measurement on them
-        epochs = best.epoch + 1
-        refit_head(model, windows, valid_lists, config.rank, paths=paths, epochs=epochs, seed=config.seed)
-    return Fitted(model.eval(), config, paths, best.epoch, best.ndcg, history, figures)
+        refit_head(model, windows, valid_lists, config.rank, epochs=best.epoch + 1, seed=config.seed)
+    return Fitted(model.eval(), config, best.reads, best.epoch, best.ndcg, history, figures)
 
 
 def _newest(epoch: int, config: TrainConfig, windows: int) -> int:
@@ -222,19 +220,21 @@ def _lists(
     before: Mapping[str, Tensor],
     held_out: Prepared,
     config: TrainConfig,
-) -> tuple[list[Lists], Lists | None]:
+) -> tuple[list[Window], Window | None]:
     """Lists of every window but the first, before which the vectors knew nothing, and of the validation window.
 
     Where there is no other window, the first one's: by vectors that have seen its labels, for want of better.
     """
-    generator = step_generator(config.seed, 0, 0)
+    generator, rank = step_generator(config.seed, 0, 0), config.rank
 
-    def made(window: Prepared) -> Lists | None:
-        rank = config.rank
-        return window_lists(window, embed(model, window), size=rank.candidates, most=rank.lists, generator=generator)
+    def made(window: Prepared) -> Window | None:
+        vectors, sizes = embed(model, window), {"size": rank.candidates, "most": rank.lists}
+        both = (window_lists(window, vectors, fresh=fresh, generator=generator, **sizes) for fresh in (False, True))
+        found = Window(*both)
+        return found if found.kinds else None
 
     final = _state(model)
-    windows: list[Lists | None] = []
+    windows: list[Window | None] = []
     for number, window in enumerate(prepared[1:], start=1):
         prefix = f"{number}/"
         then = {k.removeprefix(prefix): v for k, v in before.items() if k.startswith(prefix)}
@@ -243,7 +243,7 @@ def _lists(
     model.load_state_dict(final)
     if not any(windows):
         windows = [made(prepared[0])]
-    return [lists for lists in windows if lists is not None], made(held_out)
+    return [window for window in windows if window is not None], made(held_out)
 
 
 def _epoch(

@@ -21,17 +21,17 @@ def prepared() -> Prepared:
     return prepare(snapshot, size_config([snapshot], ModelConfig()))
 
 
-def lists_of(prepared: Prepared, size: int = 25) -> Lists:
+def lists_of(prepared: Prepared, size: int = 25, *, fresh: bool = False) -> Lists:
     torch.manual_seed(0)
-    model = RecModel(size_config([prepared.snapshot], ModelConfig())).eval()
-    made = window_lists(prepared, embed(model, prepared), size=size, most=1000, generator=torch.Generator())
+    vectors, g = embed(RecModel(size_config([prepared.snapshot], ModelConfig())).eval(), prepared), torch.Generator()
+    made = window_lists(prepared, vectors, fresh=fresh, size=size, most=1000, generator=g)
     assert made is not None
     return made
 
 
 def draw(lists: Lists, **changes: float) -> ListBatch:
     g = torch.Generator().manual_seed(1)
-    rates = {"fresh_rate": 0.0, "slot_dropout": 1.0, "category_rate": 0.0} | changes
+    rates = {"slot_dropout": 1.0, "category_rate": 0.0} | changes
     length = int(rates.pop("length", 25))
     every, anchors = torch.arange(len(lists.user)), lists.anchors(g)
     return draw_batch(lists, every, anchors, length=length, generator=g, **rates)
@@ -51,16 +51,35 @@ def test_labels_decide_nothing_of_a_list(prepared: Prepared) -> None:
         assert set(one.place[a].tolist()) == set(other.place[b].tolist())
 
 
-def test_lists_know_what_was_liked_and_visited(prepared: Prepared) -> None:
+def test_lists_know_what_was_liked(prepared: Prepared) -> None:
     lists = lists_of(prepared)
-    visited = set(map(tuple, prepared.snapshot.data["user", "interacts", "place"].edge_index.t().tolist()))
     for row, user in enumerate(lists.user.tolist()):
         assert int(prepared.places.city[lists.place[row, 0]]) == int(prepared.users.city[user])
-        for column, place in enumerate(lists.place[row].tolist()):
-            assert bool(lists.visited[row, column]) == ((user, place) in visited)
     assert torch.equal(lists.liked, prepared.is_positive(lists.user[:, None], lists.place))
     anchors = lists.anchors(torch.Generator().manual_seed(0))
     assert torch.equal(prepared.user[anchors], lists.user)
+
+
+def test_fresh_lists_are_of_places_where_the_user_never_was(prepared: Prepared) -> None:
+    every, fresh = lists_of(prepared), lists_of(prepared, fresh=True)
+    visited = set(map(tuple, prepared.snapshot.data["user", "interacts", "place"].edge_index.t().tolist()))
+    new = [
+        (u, p) for u, p in zip(prepared.user.tolist(), prepared.place.tolist(), strict=True) if (u, p) not in visited
+    ]
+    here = {(u, p) for u, p in new if int(prepared.users.city[u]) == int(prepared.places.city[p])}
+    assert set(fresh.user.tolist()) == {u for u, _ in here}
+    for row, user in enumerate(fresh.user.tolist()):
+        assert int(fresh.targets[row]) == sum(u == user for u, _ in here)
+        in_city = int((prepared.places.city == fresh.city[row]).sum())
+        free = in_city - sum(u == user and int(prepared.places.city[p]) == int(fresh.city[row]) for u, p in visited)
+        assert int(fresh.there[row].sum()) == min(25, free), "visited places take no room in a fresh list"
+        for place, there, liked in zip(fresh.place[row].tolist(), fresh.there[row], fresh.liked[row], strict=True):
+            assert not (there and (user, place) in visited)
+            assert bool(liked) == (bool(there) and (user, place) in here)
+    assert bool(every.targets.sum() > fresh.targets.sum())
+    batch = draw(fresh)
+    counted = batch.positive | torch.isfinite(batch.log_weight)
+    assert not bool((prepared.was_there(batch.user[:, None], batch.place) & counted).any())
 
 
 def test_a_context_that_is_said_narrows_what_is_wanted(prepared: Prepared) -> None:
@@ -78,12 +97,6 @@ def test_a_context_that_is_said_narrows_what_is_wanted(prepared: Prepared) -> No
     kinds = draw(lists, category_rate=1.0)
     row = kinds.positive.nonzero()[:, 0]
     assert bool((prepared.categories[kinds.place[kinds.positive]] * kinds.categories[row]).any(dim=1).all())
-
-
-def test_fresh_lists_have_only_new_places(prepared: Prepared) -> None:
-    batch = draw(lists_of(prepared), fresh_rate=1.0)
-    counted = batch.positive | torch.isfinite(batch.log_weight)
-    assert not bool((prepared.was_there(batch.user[:, None], batch.place) & counted).any())
 
 
 def test_what_is_left_stands_for_what_is_not(prepared: Prepared) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch import nn
 
-from recsys.aggregates import D_ONLINE_PEOPLE
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
 from recsys.artifacts import save_artifact
 from recsys.constants import C_COARSE, C_FINE, D_MODEL, SLOT_NOT_SAID
 from recsys.errors import ArtifactError, ConfigError, DataError
@@ -198,6 +199,22 @@ def test_the_head_broadcasts_users_over_candidates(config: ModelConfig) -> None:
     together = head(u[:, None], p, ctx[:, None], online)
     alone = torch.stack([torch.stack([head(u[i], p[i, j], ctx[i], online[i, j]) for j in range(5)]) for i in range(3)])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", PlaceHead.MAY_USE)
+def test_what_the_head_does_not_use_changes_nothing(config: ModelConfig, part: str) -> None:
+    torch.manual_seed(0)
+    head = PlaceHead(config).eval()
+    nn.init.normal_(head.wide.weight)
+    u, p, ctx, inputs = (torch.randn(4, d) for d in (D_MODEL, D_MODEL, 16, D_PLACE_INPUT))
+    other = inputs.clone()
+    other[:, :D_ONLINE_PLACE] += 1.0
+    changed = {"counters": (u, p, ctx, other), "cosine": (-u, p, ctx, inputs), "vectors": (2 * u, p / 2, ctx, inputs)}
+    used = [one for one in PlaceHead.MAY_USE if one == part]
+    for uses, differs in ((used, True), ([], False)):
+        head.use(uses)
+        assert (not torch.allclose(head(u, p, ctx, inputs), head(*changed[part]))) == differs
+        assert head.reads == " + ".join(["sources", *uses])
 
 
 def test_combined_score() -> None:
