@@ -9,7 +9,8 @@ from itertools import count
 from math import ceil
 from typing import Final
 
-# The quality report's look. The category colours (Tol's "bright") stay apart for colour-blind eyes, on light and dark.
+# The quality report's look. The colours c0 to c6 (Tol's "bright" and an
+# orange) stay apart for colour-blind eyes, on light and dark; c7 is for what is left over.
 STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--page:#f6f7f9;--card:#fff;--line:#dfe3e8;--good:#1d7a46;
 --bad:#b3261e;--bar:#3b6fb6}
@@ -42,10 +43,10 @@ text{fill:var(--soft)}.bar,.low{fill:var(--bar)}.low{opacity:.4}.curve{fill:none
 circle{fill-opacity:.6}
 @media (max-width:40rem){.atlas svg{font-size:19px}.key li{flex-basis:auto}table{font-size:.8rem}
 th,td{padding-left:.4rem}}
-.c0{fill:#cb4;background:#cb4}.c1{fill:#e67;background:#e67}.c2{fill:#a37;background:#a37}.c3{fill:#47a;background:#47a}
-.c4{fill:#283;background:#283}.c5{fill:#6ce;background:#6ce}
-@media (prefers-color-scheme:dark){.c2{fill:#d6a;background:#d6a}.c3{fill:#69d;background:#69d}
-.c4{fill:#4b5;background:#4b5}}
+.c0{--c:#cb4}.c1{--c:#e67}.c2{--c:#a37}.c3{--c:#47a}.c4{--c:#283}.c5{--c:#6ce}.c6{--c:#e83}.c7{--c:#888}
+.c0,.c1,.c2,.c3,.c4,.c5,.c6,.c7{fill:var(--c);background:var(--c)}
+polyline.line{fill:none;background:none;stroke:var(--c);stroke-width:2}
+@media (prefers-color-scheme:dark){.c2{--c:#d6a}.c3{--c:#69d}.c4{--c:#4b5}}
 """
 Ticks = Iterable[tuple[float, str]]  # a place along an axis, and what to write there
 NOTHING: Final = '<p class="soft">Nothing to draw.</p>'
