@@ -57,7 +57,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
         end = last_day if until is None else midnight("--until", until, start, last_day)
         split = split_weeks(start, end, tested=end == last_day)
         data = lake.fingerprint()
-        name = json.dumps([data, end.isoformat(), config.to_dict(), _code()], sort_keys=True)
+        name = json.dumps([data, end.isoformat(), config.to_dict(), code_digest()], sort_keys=True)
         version = f"{end:%Y%m%d}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         report.update(version=version, data_fingerprint=data, until=end.isoformat())
         if version in versions(settings.artifacts):
@@ -132,7 +132,8 @@ def _figures(report: Report, artifact: Artifact) -> None:
     report["validation"] = metrics["validation"]["rows"]["model"]
 
 
-def _code() -> str:
+def code_digest() -> str:
+    """Hash of the code that decides what training makes."""
     digest = hashlib.sha256()
     for source in _SOURCES:
         path = ROOT / "recsys" / source

@@ -48,6 +48,24 @@ class Embeddings:
     place: Tensor
 
 
+Told = tuple[Relation, Tensor, Tensor]  # edges, (E,) their gates, (S, D) the nodes where they begin
+
+
+class _Equal(nn.Module):
+    """No gates: (D_edge, E) → (n_gates, E) ones."""
+
+    def __init__(self, n_gates: int) -> None:
+        super().__init__()
+        self.n_gates = n_gates
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_ones(self.n_gates, features.shape[1])
+
+
+def _gates(config: ModelConfig, d_edge: int, n_gates: int) -> nn.Module:
+    return EdgeGates(d_edge, n_gates, config.gate_hidden) if config.gate_hidden else _Equal(n_gates)
+
+
 class _Layer(nn.Module):
     """One layer: each node's own vector and its neighbourhoods, each through a linear map, summed.
 
@@ -58,7 +76,7 @@ class _Layer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d = config.d_model
-        self.how = config.aggregation
+        self.how, self.messages = config.aggregation, config.messages
         self.user_self, self.place_self = nn.Linear(d, d), nn.Linear(d, d)
         self.interacts, self.rev_interacts, self.social = (nn.Linear(d, d, bias=False) for _ in range(3))
         self.user_norm, self.place_norm = nn.LayerNorm(d), nn.LayerNorm(d)
@@ -68,14 +86,29 @@ class _Layer(nn.Module):
         self, graph: GraphInputs, user: Tensor, place: Tensor, gates: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         to_place, to_user, social = gates
-        from_users = aggregate(graph.pairs, to_place, user, self.how)
-        from_places = aggregate(graph.pairs.flip(), to_user, place, self.how)
-        from_friends = aggregate(graph.ties, social, user, self.how)
-        new_user = self.user_self(user) + self.rev_interacts(from_places) + self.social(from_friends)
-        new_place = self.place_self(place) + self.interacts(from_users)
-        user = user + self.dropout(self.user_norm(torch.relu(new_user)))
-        place = place + self.dropout(self.place_norm(torch.relu(new_place)))
-        return user, place
+        return (
+            self.next_user(user, (graph.pairs.flip(), to_user, place), (graph.ties, social, user)),
+            self.next_place(place, (graph.pairs, to_place, user)),
+        )
+
+    def next_user(self, own: Tensor, from_places: Told, from_friends: Told) -> Tensor:
+        """(N, D) users after the layer."""
+        told = self.rev_interacts(self._heard("rev_interacts", from_places))
+        new = self.user_self(own) + told + self.social(self._heard("social", from_friends))
+        out: Tensor = own + self.dropout(self.user_norm(torch.relu(new)))
+        return out
+
+    def next_place(self, own: Tensor, from_users: Told) -> Tensor:
+        """(M, D) places after the layer."""
+        new = self.place_self(own) + self.interacts(self._heard("interacts", from_users))
+        out: Tensor = own + self.dropout(self.place_norm(torch.relu(new)))
+        return out
+
+    def _heard(self, name: str, told: Told) -> Tensor:
+        relation, gate, x = told
+        if name not in self.messages:
+            return x.new_zeros(relation.n_target, x.shape[1])
+        return aggregate(relation, gate, x, self.how)
 
 
 def _run_once(part: Callable[..., Any], *inputs: Any) -> Any:
@@ -99,8 +132,8 @@ class Backbone(nn.Module):
         neighborhoods = NeighborhoodTable(config)
         self.users = UserEncoder(config, neighborhoods)
         self.places = PlaceEncoder(config, neighborhoods)
-        self.pair_gates = EdgeGates(D_PAIR_FEATURES, 2 * config.n_layers, config.gate_hidden)
-        self.tie_gates = EdgeGates(D_EDGE_USER_USER, config.n_layers, config.gate_hidden)
+        self.pair_gates = _gates(config, D_PAIR_FEATURES, 2 * config.n_layers)
+        self.tie_gates = _gates(config, D_EDGE_USER_USER, config.n_layers)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.n_layers))
         width = config.d_model * (config.n_layers + 1)
         self.to_user, self.to_people, self.to_place = (nn.Linear(width, config.d_model) for _ in range(3))
