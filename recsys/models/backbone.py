@@ -1,6 +1,6 @@
 """Message passing over social, interacts and rev_interacts edges (seed, section 4.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,14 @@ class Embeddings:
     place: Tensor
 
 
+@dataclass(frozen=True)
+class States:
+    """What every layer made of the nodes, the encoders' output first: user L + 1 times (N, D), place (M, D)."""
+
+    user: tuple[Tensor, ...]
+    place: tuple[Tensor, ...]
+
+
 Told = tuple[Relation, Tensor, Tensor]  # edges, (E,) their gates, (S, D) the nodes where they begin
 
 
@@ -66,7 +74,7 @@ def _gates(config: ModelConfig, d_edge: int, n_gates: int) -> nn.Module:
     return EdgeGates(d_edge, n_gates, config.gate_hidden) if config.gate_hidden else _Equal(n_gates)
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """One layer: each node's own vector and its neighbourhoods, each through a linear map, summed.
 
     h' = h + dropout(norm(relu(W h + Σ_r W_r aggregate_r(h)))). Differs from the seed: one own-vector map a node type
@@ -85,6 +93,7 @@ class _Layer(nn.Module):
     def forward(
         self, graph: GraphInputs, user: Tensor, place: Tensor, gates: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
+        """(N, D) users and (M, D) places after the layer."""
         to_place, to_user, social = gates
         return (
             self.next_user(user, (graph.pairs.flip(), to_user, place), (graph.ties, social, user)),
@@ -134,7 +143,7 @@ class Backbone(nn.Module):
         self.places = PlaceEncoder(config, neighborhoods)
         self.pair_gates = _gates(config, D_PAIR_FEATURES, 2 * config.n_layers)
         self.tie_gates = _gates(config, D_EDGE_USER_USER, config.n_layers)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         width = config.d_model * (config.n_layers + 1)
         self.to_user, self.to_people, self.to_place = (nn.Linear(width, config.d_model) for _ in range(3))
 
@@ -144,7 +153,22 @@ class Backbone(nn.Module):
         self.places.standardize.fit(self.places.continuous(graph.place_x))
 
     def forward(self, graph: GraphInputs) -> Embeddings:
-        """One full-graph pass; its numbers and gradients are the same whether parts are made twice or not."""
+        """One full-graph pass."""
+        states = self.states(graph)
+        user, people = self.user_vectors(states.user)
+        return Embeddings(user=user, people=people, place=self.place_vectors(states.place))
+
+    def user_vectors(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """L + 1 times (N, D) → (N, D) that find places, (N, D) that find people."""
+        beside = torch.cat(tuple(states), dim=1)
+        return F.normalize(self.to_user(beside), dim=1), F.normalize(self.to_people(beside), dim=1)
+
+    def place_vectors(self, states: Sequence[Tensor]) -> Tensor:
+        """L + 1 times (M, D) → (M, D)."""
+        return F.normalize(self.to_place(torch.cat(tuple(states), dim=1)), dim=1)
+
+    def states(self, graph: GraphInputs) -> States:
+        """Every layer's output; numbers and gradients are the same whether parts are made twice or not."""
         run = _run_twice if len(graph.user_x) + len(graph.place_x) >= RECOMPUTE_FROM else _run_once
         user, place = run(self.users, graph.user_x, graph.area_ids), run(self.places, graph.place_x)
         # unbind, not indexing: its gradient is one stack instead of a zero-filled copy a gate
@@ -155,9 +179,4 @@ class Backbone(nn.Module):
             user, place = run(layer, graph, user, place, (pair_gates[2 * i], pair_gates[2 * i + 1], tie_gates[i]))
             users.append(user)
             places.append(place)
-        all_users, all_places = torch.cat(users, dim=1), torch.cat(places, dim=1)
-        return Embeddings(
-            user=F.normalize(self.to_user(all_users), dim=1),
-            people=F.normalize(self.to_people(all_users), dim=1),
-            place=F.normalize(self.to_place(all_places), dim=1),
-        )
+        return States(tuple(users), tuple(places))

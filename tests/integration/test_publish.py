@@ -166,6 +166,11 @@ def test_train_and_evaluate_draw_the_page_and_say_how_calibrated_people_are(trai
     kept = pq.read_schema(open_artifact(settings.artifacts, GOOD).folder / scorecard.FILE).metadata
     assert json.loads(kept[b"people"]) == {name: people[name] for name in ("friend_ece", "attend_ece")}
     assert 0 < people["friend_ece"] < 1
+    assert "cold: first seen after the cut" in said(made)
+    for found in made.figures["cold"].values():
+        assert 0 < found["users"] < 300
+        assert {"model", "popularity", "vectors, features only", "vectors, folded in"} <= set(found)
+    assert set(made.figures["cold"]) == {"users", "places"}
 
 
 def test_figures_of_other_data_or_damaged_ones_do_not_count(settings: Settings):
