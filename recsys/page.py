@@ -55,18 +55,19 @@ WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 56, 344, 22, 196
 
 
-def document(title: str, header: str, cards: Iterable[str]) -> str:
+def document(title: str, header: str, cards: Iterable[str], style: str = STYLE) -> str:
     """A whole page.
 
     Args:
         title: also its heading.
         header: what stands under the heading.
         cards: the parts, see `card`.
+        style: of the page.
     """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
         f"<header><h1>{escape(title)}</h1>{header}</header>{''.join(cards)}</main></body></html>\n"
     )
 

@@ -54,7 +54,7 @@ def page(about: Mapping[str, Any], picture: Mapping[str, Any]) -> str:
     said = f"Version {about['version']}, measured on {about['measured_on']}, {about['users']:,} users."
     said += f" The place head reads by “{about['paths']}”, from epoch {about['best_epoch']}."
     cards = [
-        card("Places, NDCG@10", _groups(groups["all"], "users"), "wide"),
+        card("Places, NDCG@10", _groups(groups["all"], ""), "wide"),
         card("Losses of the vectors", _losses(history)),
         card("The vectors by epoch", _vectors(history)),
         card("The place head by epoch", _head(history)),
