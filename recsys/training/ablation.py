@@ -13,9 +13,11 @@ from recsys.training.evaluation import METRICS, bootstrap_difference
 from recsys.training.trainer import Fitted, TrainConfig
 
 WHOLE: Final = "whole model"
-# By variant: what differs in which part of the configuration.
-VARIANTS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+# By variant: what differs in which part of the configuration; a number is added. Other seeds say what chance does.
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     WHOLE: {},
+    "whole model, another seed": {"seed": 1},
+    "whole model, a third seed": {"seed": 2},
     "no social edges": {"model": {"messages": ("interacts", "rev_interacts")}},
     "no interacts edges": {"model": {"messages": ("social",)}},
     "no messages at all": {"model": {"messages": ()}},
@@ -56,8 +58,10 @@ class Ablated:
 
 def variant_config(base: TrainConfig, variant: str) -> TrainConfig:
     """The configuration of one of VARIANTS."""
-    parts = VARIANTS[variant]
-    changed = {part: dataclasses.replace(getattr(base, part), **changes) for part, changes in parts.items()}
+    changed = {}
+    for part, change in VARIANTS[variant].items():
+        value = getattr(base, part)
+        changed[part] = value + change if isinstance(value, int) else dataclasses.replace(value, **change)
     return dataclasses.replace(base, **changed)
 
 
@@ -83,7 +87,7 @@ def figures_of(variant: str, run: str, fitted: Fitted) -> Ablated:
 def differences(found: Sequence[Ablated]) -> dict[str, dict[str, float]]:
     """By variant, its NDCG@10 less that of the whole model: mean and 95 % of the paired bootstrap over users.
 
-    The interval is over users alone: another seed of the same variant moves a figure too.
+    The interval is over users alone. What another seed does to the whole model, its rows of the table say.
     """
     whole = next(one for one in found if one.variant == WHOLE)
     return {one.variant: bootstrap_difference(one.user_ndcg, whole.user_ndcg) for one in found if one.variant != WHOLE}
