@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final
 
+from recsys.page import document
 from recsys.quality import Severity, worst
 
 Judged = Mapping[str, Any]
@@ -70,13 +71,9 @@ def render(tables: Judged, views: Judged | None = None) -> str:
             f'<section id="views"><h2>Feature views</h2>{state_}{_overview(views["suites"])}</section>'
             + "".join(_section(name, judged) for name, judged in views["suites"].items())
         )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Data quality</title><style>{_STYLE}</style></head><body><main>"
-        f'<h1>Data quality</h1>{state}<p class="soft">Batch {tables["batch"][:12]}: {escape(said)}. {last}</p>'
-        f"<section><h2>Overview</h2>{_overview(suites)}</section>{sections}{computed}</main></body></html>\n"
-    )
+    about = f'{state}<p class="soft">Batch {tables["batch"][:12]}: {escape(said)}. {last}</p>'
+    overview = f"<section><h2>Overview</h2>{_overview(suites)}</section>"
+    return document("Data quality", about, (overview, sections, computed), _STYLE)
 
 
 def _overview(suites: Judged) -> str:

@@ -1,9 +1,11 @@
 """A version on the test weeks, which no training window and no stopping decision has seen."""
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from rich.table import Table
 
+from jobs import training_page
 from jobs.opened import load_model, opened
 from jobs.oracle import Oracle, friend_aucs, known_truth
 from jobs.report import Report
@@ -11,11 +13,13 @@ from jobs.scorecard import keep
 from recsys.artifacts import newest, open_artifact
 from recsys.lake import read_source
 from recsys.settings import Settings
-from recsys.training.evaluation import METRICS, Evaluation, evaluate
+from recsys.training.cold import measure_cold
+from recsys.training.evaluation import METRICS, Evaluation, embed, evaluate
 from recsys.training.inputs import prepare
+from recsys.training.picture import vector_maps, worst_users
 from recsys.training.snapshots import split_weeks, take_snapshot
 
-_AUCS = ("friend_auc", "attend_auc", "attend_auc_compatible")
+_PEOPLE = ("friend_auc", "attend_auc", "attend_auc_compatible", "friend_ece", "attend_ece")
 
 
 def run(settings: Settings, report: Report, *, version: str | None = None) -> None:
@@ -33,24 +37,57 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
         split = split_weeks(*lake.horizon())
         with report.stage("snapshot at the cut"):
             prepared = prepare(take_snapshot(lake, store, *split.test), model.config)
-        data = lake.fingerprint()
+        seen = split.test[0] + timedelta(days=(split.test[1] - split.test[0]).days // 2)
+        with report.stage("snapshot of whom the cut did not know"):
+            later = prepare(take_snapshot(lake, store, seen, split.test[1]), model.config)
+        data, names = lake.fingerprint(), training_page.Names.of(lake)
     with report.stage("evaluate"):
-        result = evaluate(model, prepared, beside=[Oracle(truth, prepared)] if truth else [])
+        vectors = embed(model, prepared)
+        result = evaluate(model, prepared, embeddings=vectors, beside=[Oracle(truth, prepared)] if truth else [])
+    with report.stage("evaluate cold start"):
+        cold = measure_cold(model, prepared, later, beside=lambda asked: [Oracle(truth, asked)] if truth else [])
     keep(artifact, result, data=data, window=split.test)
     report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
-    report["places"] = {name: {m: round(v, 5) for m, v in row.items()} for name, row in result.rows.items()}
+    report["places"] = _rounded(result)
     report["model_minus_popularity"] = result.difference
-    people = {"model": (result.friend_auc, result.attend_auc, result.attend_auc_compatible)}
+    people: dict[str, tuple[float | None, ...]] = {"model": tuple(getattr(result, name) for name in _PEOPLE)}
     if truth:
-        people["oracle"] = friend_aucs(settings, prepared.snapshot)
-    report["people"] = {name: dict(zip(_AUCS, row, strict=True)) for name, row in people.items()}
-    report.console.print(_table(result), _people_table(people))
+        people["oracle"] = (*friend_aucs(settings, prepared.snapshot), None, None)
+    report["cold"] = {kind: {"users": one.users, **_rounded(one)} for kind, one in cold.items()}
+    report["people"] = {name: dict(zip(_PEOPLE, row, strict=True)) for name, row in people.items()}
+    with report.stage("draw the page"):
+        report["page"] = training_page.write(
+            settings.reports, artifact.version, artifact.manifest["metrics"], names, result, prepared.snapshot,
+            weeks="test weeks", window=split.test,
+            maps=vector_maps(prepared, vectors, cities=names.cities, categories=names.categories),
+            worst=worst_users(model, prepared, vectors, result, cities=names.cities, places=names.places),
+        )  # fmt: skip
+    report.console.print(_table(result), _people_table(people), _cold_table(cold, seen))
+
+
+def _rounded(result: Evaluation) -> dict[str, dict[str, float]]:
+    return {name: {m: round(v, 5) for m, v in row.items()} for name, row in result.rows.items()}
+
+
+def _cold_table(cold: Mapping[str, Evaluation], seen: datetime) -> Table:
+    title = f"cold: first seen after the cut, as known at {seen:%Y-%m-%d}, measured from then on"
+    table = Table("method", title=title, title_justify="left")
+    for kind, one in cold.items():
+        about = "to cold users" if kind == "users" else "of cold places to anyone"
+        table.add_column(f"ndcg {about} ({one.users:,})", justify="right")
+    for method in dict.fromkeys(name for one in cold.values() for name in one.rows):
+        table.add_row(method, *(f"{one.rows[method]['ndcg']:.4f}" for one in cold.values()))
+    if not cold:
+        table.add_row("nobody and nothing was first seen between the cut and then")
+    return table
 
 
 def _people_table(people: Mapping[str, tuple[float | None, ...]]) -> Table:
-    table = Table(title="friend labels of the test weeks, area under the ROC curve", title_justify="left")
+    table = Table(
+        title="friend labels of the test weeks: area under the ROC curve, calibration error", title_justify="left"
+    )
     table.add_column("method")
-    for name in _AUCS:
+    for name in _PEOPLE:
         table.add_column(name.replace("_", " "), justify="right")
     for method, row in people.items():
         table.add_row(method, *("–" if value is None else f"{value:.4f}" for value in row))

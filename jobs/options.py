@@ -29,6 +29,7 @@ Format = Annotated[str, typer.Option("--format", help="table, json, csv or parqu
 
 # Commands without options of their own: module, function and what `--help` says.
 PLAIN = {
+    "ablate": ("ablate", "run", "Train the model without each of its parts; what each brings on the validation weeks."),
     "rollback": ("rollback", "run", "Make the previous version live again."),
     "serve": ("serve", "run", "Serve the live version over HTTP (RECSYS_HOST, RECSYS_PORT)."),
     "replay": ("replay", "run", "Fold events of the log that the online store does not count yet."),

@@ -23,6 +23,7 @@ from recsys.training.snapshots import split_weeks, take_snapshot
 
 FILE = "evaluation.parquet"
 _ABOUT = b"measured"  # where the file's metadata says on what
+_PEOPLE = b"people"  # and how far off the friend head's probabilities are
 Window = tuple[datetime, datetime]
 
 
@@ -71,7 +72,8 @@ def keep(artifact: Artifact, result: Evaluation, *, data: str, window: Window) -
         data: the lake's fingerprint. window: from when, and until when.
     """
     card = Scorecard(result.user_id, result.per_user["model"][1])
-    about = {_ABOUT: json.dumps(_about(data, window)).encode()}
+    people = {"friend_ece": result.friend_ece, "attend_ece": result.attend_ece}
+    about = {_ABOUT: json.dumps(_about(data, window)).encode(), _PEOPLE: json.dumps(people).encode()}
     table = pa.table({"user_id": card.user_id, "ndcg": card.ndcg}).replace_schema_metadata(about)
     with replacing(artifact.folder / FILE) as aside:
         pq.write_table(table, aside)

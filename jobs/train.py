@@ -6,9 +6,11 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from jobs import training_page
 from jobs.command import midnight
 from jobs.opened import opened
 from jobs.report import Report
@@ -19,6 +21,7 @@ from recsys.settings import ROOT, Settings
 from recsys.training.evaluation import embed
 from recsys.training.export import export
 from recsys.training.inputs import prepare
+from recsys.training.picture import vector_maps
 from recsys.training.snapshots import split_weeks, take_snapshot
 from recsys.training.trainer import Progress, TrainConfig, fit
 
@@ -54,7 +57,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
         end = last_day if until is None else midnight("--until", until, start, last_day)
         split = split_weeks(start, end, tested=end == last_day)
         data = lake.fingerprint()
-        name = json.dumps([data, end.isoformat(), config.to_dict(), _code()], sort_keys=True)
+        name = json.dumps([data, end.isoformat(), config.to_dict(), code_digest()], sort_keys=True)
         version = f"{end:%Y%m%d}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         report.update(version=version, data_fingerprint=data, until=end.isoformat())
         if version in versions(settings.artifacts):
@@ -76,12 +79,14 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
                 )  # fmt: skip
 
             fitted = fit(train, valid, config, checkpoint=checkpoint, on_progress=show)
-        del train, valid
+        del train
         with report.stage("embed as of the end"):
             last = prepare(take_snapshot(lake, store, end, end), fitted.model.config)
-            out = export(fitted, last, embed(fitted.model, last), lake.query("SELECT * FROM places ORDER BY place_id"))
+            vectors = embed(fitted.model, last)
+            out = export(fitted, last, vectors, lake.query("SELECT * FROM places ORDER BY place_id"))
             tables = {**out.tables, **_source_ids(lake)}
-        manifest = {
+            names = training_page.Names.of(lake)
+        manifest: dict[str, Any] = {
             "created_at": datetime.now(UTC).isoformat(),
             "until": end.isoformat(),
             "backtest": end < last_day,
@@ -101,6 +106,11 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
         }
     artifact = save_artifact(settings.artifacts, version, manifest, tables=tables, tensors=out.tensors)
     checkpoint.unlink(missing_ok=True)
+    report["page"] = training_page.write(
+        settings.reports, version, manifest["metrics"], names, fitted.valid, valid,
+        weeks="validation weeks", window=split.valid,
+        maps=vector_maps(last, vectors, cities=names.cities, categories=names.categories),
+    )  # fmt: skip
     _figures(report, artifact)
 
 
@@ -122,7 +132,8 @@ def _figures(report: Report, artifact: Artifact) -> None:
     report["validation"] = metrics["validation"]["rows"]["model"]
 
 
-def _code() -> str:
+def code_digest() -> str:
+    """Hash of the code that decides what training makes."""
     digest = hashlib.sha256()
     for source in _SOURCES:
         path = ROOT / "recsys" / source

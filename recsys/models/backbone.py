@@ -1,6 +1,6 @@
 """Message passing over social, interacts and rev_interacts edges (seed, section 4.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,33 @@ class Embeddings:
     place: Tensor
 
 
-class _Layer(nn.Module):
+@dataclass(frozen=True)
+class States:
+    """What every layer made of the nodes, the encoders' output first: user L + 1 times (N, D), place (M, D)."""
+
+    user: tuple[Tensor, ...]
+    place: tuple[Tensor, ...]
+
+
+Told = tuple[Relation, Tensor, Tensor]  # edges, (E,) their gates, (S, D) the nodes where they begin
+
+
+class _Equal(nn.Module):
+    """No gates: (D_edge, E) → (n_gates, E) ones."""
+
+    def __init__(self, n_gates: int) -> None:
+        super().__init__()
+        self.n_gates = n_gates
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_ones(self.n_gates, features.shape[1])
+
+
+def _gates(config: ModelConfig, d_edge: int, n_gates: int) -> nn.Module:
+    return EdgeGates(d_edge, n_gates, config.gate_hidden) if config.gate_hidden else _Equal(n_gates)
+
+
+class Layer(nn.Module):
     """One layer: each node's own vector and its neighbourhoods, each through a linear map, summed.
 
     h' = h + dropout(norm(relu(W h + Σ_r W_r aggregate_r(h)))). Differs from the seed: one own-vector map a node type
@@ -58,7 +84,7 @@ class _Layer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d = config.d_model
-        self.how = config.aggregation
+        self.how, self.messages = config.aggregation, config.messages
         self.user_self, self.place_self = nn.Linear(d, d), nn.Linear(d, d)
         self.interacts, self.rev_interacts, self.social = (nn.Linear(d, d, bias=False) for _ in range(3))
         self.user_norm, self.place_norm = nn.LayerNorm(d), nn.LayerNorm(d)
@@ -67,15 +93,31 @@ class _Layer(nn.Module):
     def forward(
         self, graph: GraphInputs, user: Tensor, place: Tensor, gates: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
+        """(N, D) users and (M, D) places after the layer."""
         to_place, to_user, social = gates
-        from_users = aggregate(graph.pairs, to_place, user, self.how)
-        from_places = aggregate(graph.pairs.flip(), to_user, place, self.how)
-        from_friends = aggregate(graph.ties, social, user, self.how)
-        new_user = self.user_self(user) + self.rev_interacts(from_places) + self.social(from_friends)
-        new_place = self.place_self(place) + self.interacts(from_users)
-        user = user + self.dropout(self.user_norm(torch.relu(new_user)))
-        place = place + self.dropout(self.place_norm(torch.relu(new_place)))
-        return user, place
+        return (
+            self.next_user(user, (graph.pairs.flip(), to_user, place), (graph.ties, social, user)),
+            self.next_place(place, (graph.pairs, to_place, user)),
+        )
+
+    def next_user(self, own: Tensor, from_places: Told, from_friends: Told) -> Tensor:
+        """(N, D) users after the layer."""
+        told = self.rev_interacts(self._heard("rev_interacts", from_places))
+        new = self.user_self(own) + told + self.social(self._heard("social", from_friends))
+        out: Tensor = own + self.dropout(self.user_norm(torch.relu(new)))
+        return out
+
+    def next_place(self, own: Tensor, from_users: Told) -> Tensor:
+        """(M, D) places after the layer."""
+        new = self.place_self(own) + self.interacts(self._heard("interacts", from_users))
+        out: Tensor = own + self.dropout(self.place_norm(torch.relu(new)))
+        return out
+
+    def _heard(self, name: str, told: Told) -> Tensor:
+        relation, gate, x = told
+        if name not in self.messages:
+            return x.new_zeros(relation.n_target, x.shape[1])
+        return aggregate(relation, gate, x, self.how)
 
 
 def _run_once(part: Callable[..., Any], *inputs: Any) -> Any:
@@ -99,9 +141,9 @@ class Backbone(nn.Module):
         neighborhoods = NeighborhoodTable(config)
         self.users = UserEncoder(config, neighborhoods)
         self.places = PlaceEncoder(config, neighborhoods)
-        self.pair_gates = EdgeGates(D_PAIR_FEATURES, 2 * config.n_layers, config.gate_hidden)
-        self.tie_gates = EdgeGates(D_EDGE_USER_USER, config.n_layers, config.gate_hidden)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.n_layers))
+        self.pair_gates = _gates(config, D_PAIR_FEATURES, 2 * config.n_layers)
+        self.tie_gates = _gates(config, D_EDGE_USER_USER, config.n_layers)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         width = config.d_model * (config.n_layers + 1)
         self.to_user, self.to_people, self.to_place = (nn.Linear(width, config.d_model) for _ in range(3))
 
@@ -111,7 +153,22 @@ class Backbone(nn.Module):
         self.places.standardize.fit(self.places.continuous(graph.place_x))
 
     def forward(self, graph: GraphInputs) -> Embeddings:
-        """One full-graph pass; its numbers and gradients are the same whether parts are made twice or not."""
+        """One full-graph pass."""
+        states = self.states(graph)
+        user, people = self.user_vectors(states.user)
+        return Embeddings(user=user, people=people, place=self.place_vectors(states.place))
+
+    def user_vectors(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """L + 1 times (N, D) → (N, D) that find places, (N, D) that find people."""
+        beside = torch.cat(tuple(states), dim=1)
+        return F.normalize(self.to_user(beside), dim=1), F.normalize(self.to_people(beside), dim=1)
+
+    def place_vectors(self, states: Sequence[Tensor]) -> Tensor:
+        """L + 1 times (M, D) → (M, D)."""
+        return F.normalize(self.to_place(torch.cat(tuple(states), dim=1)), dim=1)
+
+    def states(self, graph: GraphInputs) -> States:
+        """Every layer's output; numbers and gradients are the same whether parts are made twice or not."""
         run = _run_twice if len(graph.user_x) + len(graph.place_x) >= RECOMPUTE_FROM else _run_once
         user, place = run(self.users, graph.user_x, graph.area_ids), run(self.places, graph.place_x)
         # unbind, not indexing: its gradient is one stack instead of a zero-filled copy a gate
@@ -122,9 +179,4 @@ class Backbone(nn.Module):
             user, place = run(layer, graph, user, place, (pair_gates[2 * i], pair_gates[2 * i + 1], tie_gates[i]))
             users.append(user)
             places.append(place)
-        all_users, all_places = torch.cat(users, dim=1), torch.cat(places, dim=1)
-        return Embeddings(
-            user=F.normalize(self.to_user(all_users), dim=1),
-            people=F.normalize(self.to_people(all_users), dim=1),
-            place=F.normalize(self.to_place(all_places), dim=1),
-        )
+        return States(tuple(users), tuple(places))

@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from recsys.constants import D_CONTEXT, D_MODEL, N_CITIES, N_NEIGHBORHOODS_PER_CITY
 from recsys.errors import ConfigError
 from recsys.taxonomy import CITY, Widths
 
 Aggregation = Literal["mean", "sum", "attention"]
+MESSAGES: Final = ("social", "interacts", "rev_interacts")
+INPUTS: Final = ("online", "sources")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,10 @@ class ModelConfig:
         d_context: width of a request's context vector.
         n_layers: message passing layers.
         aggregation: how a node sums up its weighted neighbours; see `recsys.models.sparse`.
-        gate_hidden: hidden units of the edge gates.
+        messages: which edges carry messages, of MESSAGES; over others nothing is told.
+        gate_hidden: hidden units of the edge gates; 0: no gates, every edge weighs the same.
+        inputs: what the heads read beside vectors and context, of INPUTS: features read online, and, for places, what
+            sources say.
         d_city, d_neighborhood, d_price, d_slot: widths of the embedding tables.
         head_hidden: the two hidden widths of both heads; narrow_hidden: both of the place head's narrow path.
         dropout, head_dropout, narrow_dropout: probabilities.
@@ -39,7 +44,9 @@ class ModelConfig:
     d_context: int = D_CONTEXT
     n_layers: int = 2
     aggregation: Aggregation = "mean"
+    messages: tuple[str, ...] = MESSAGES
     gate_hidden: int = 8
+    inputs: tuple[str, ...] = INPUTS
     d_city: int = 16
     d_neighborhood: int = 32
     d_price: int = 8
@@ -53,9 +60,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_cities", "n_neighborhoods", "n_categories", "n_tags", "n_vibes", "d_model", "d_context",
-                     "n_layers", "gate_hidden", "narrow_hidden"):  # fmt: skip
+                     "n_layers", "narrow_hidden"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1 (got {getattr(self, name)})")
+        if self.gate_hidden < 0:
+            raise ConfigError(f"gate_hidden must be at least 0 (got {self.gate_hidden})")
+        for name, known in (("messages", MESSAGES), ("inputs", INPUTS)):
+            if wrong := [one for one in getattr(self, name) if one not in known]:
+                raise ConfigError(f"{name} must be of {known} (got {wrong[0]!r})")
         for name in ("dropout", "head_dropout", "narrow_dropout", "alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie in [0, 1] (got {getattr(self, name)})")
@@ -69,7 +81,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return dataclasses.asdict(self) | {"head_hidden": list(self.head_hidden)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
@@ -81,5 +93,5 @@ class ModelConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(values) - known:
             raise ConfigError(f"unknown model fields (got {sorted(unknown)})")
-        hidden = values.get("head_hidden", cls.head_hidden)
-        return cls(**{**values, "head_hidden": tuple(hidden)})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)

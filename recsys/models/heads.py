@@ -75,11 +75,18 @@ class _Trunk(nn.Module):
 
     One linear map over the concatenation, kept as one map a part so that each part broadcasts. Unit vectors are
     scaled by sqrt(d): their components are then about 1, as the layer's initialisation expects.
+
+    Attributes:
+        reads: buffer (d_online,), 0 for what `ModelConfig.inputs` leaves out; made from the config, not saved.
     """
 
-    def __init__(self, config: ModelConfig, d_online: int) -> None:
+    reads: Tensor
+
+    def __init__(self, config: ModelConfig, **widths: int) -> None:
         super().__init__()
-        d, hidden = config.d_model, config.head_hidden[0]
+        d, hidden, d_online = config.d_model, config.head_hidden[0], sum(widths.values())
+        reads = [torch.full((width,), float(name in config.inputs)) for name, width in widths.items()]
+        self.register_buffer("reads", torch.cat(reads), persistent=False)
         self.scale = math.sqrt(d)
         self.standardize = Standardize(d_online)
         self.first, self.second, self.product, self.difference = (nn.Linear(d, hidden, bias=i == 0) for i in range(4))
@@ -95,7 +102,7 @@ class _Trunk(nn.Module):
         """(..., d_online + 1): the features standardised, and the cosine last."""
         cosine = (query * candidate).sum(dim=-1, keepdim=True)
         # cosines of a trained retrieval space are small numbers; 10 brings them to the size of the other inputs
-        return torch.cat([self.standardize(online), 10.0 * cosine], dim=-1)
+        return torch.cat([self.standardize(online) * self.reads, 10.0 * cosine], dim=-1)
 
     def forward(self, query: Tensor, candidate: Tensor, context: Tensor, shallow: Tensor) -> Tensor:
         u, v = query * self.scale, candidate * self.scale
@@ -126,7 +133,7 @@ class PlaceHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         (hidden, last), narrow, dropout = config.head_hidden, config.narrow_hidden, config.narrow_dropout
-        self.trunk = _Trunk(config, D_PLACE_INPUT)
+        self.trunk = _Trunk(config, online=D_ONLINE_PLACE, sources=len(PLACE_SIGNALS))
         self.deep = nn.Sequential(
             nn.Linear(hidden, last), nn.LayerNorm(last), nn.ReLU(), nn.Dropout(config.head_dropout), nn.Linear(last, 1)
         )
@@ -173,7 +180,7 @@ class FriendHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden, last = config.head_hidden
-        self.trunk = _Trunk(config, D_ONLINE_PEOPLE)
+        self.trunk = _Trunk(config, online=D_ONLINE_PEOPLE)
         self.compat, self.attend = (
             nn.Sequential(nn.Linear(hidden, last), nn.ReLU(), nn.Linear(last, 1)) for _ in range(2)
         )

@@ -6,7 +6,7 @@ min(k, targets), NDCG@k is binary, candidate recall is that of the retrieved set
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
 from recsys.training.baselines import Baseline, OwnHistory, Popularity, Random
 from recsys.training.bootstrap import interval, resampled_means
+from recsys.training.calibration import ReliabilityBin, expected_calibration_error, reliability
 from recsys.training.inputs import Prepared
 from recsys.training.lists import city_lists
 
@@ -40,6 +41,8 @@ class Evaluation:
         friend_auc: compatibility, over all labels of the window; None where one class is missing.
         attend_auc: attendance over all labels.
         attend_auc_compatible: attendance over compatible pairs.
+        friend_ece, attend_ece: expected calibration error of both probabilities over all labels; None without labels.
+        reliability: by "friend" and "attend" the tables behind these; empty without labels.
         user_id: (U,) int64, who had a target, in the order of `per_user`.
         per_user: by method (3, U) float64, `METRICS` of each.
     """
@@ -52,6 +55,9 @@ class Evaluation:
     friend_auc: float | None
     attend_auc: float | None
     attend_auc_compatible: float | None
+    friend_ece: float | None
+    attend_ece: float | None
+    reliability: Mapping[str, Sequence[ReliabilityBin]] = field(repr=False)
     user_id: npt.NDArray[np.int64] = field(repr=False)
     per_user: Mapping[str, Floats] = field(repr=False)
 
@@ -71,6 +77,8 @@ class Evaluation:
             "friend_auc": self.friend_auc,
             "attend_auc": self.attend_auc,
             "attend_auc_compatible": self.attend_auc_compatible,
+            "friend_ece": self.friend_ece,
+            "attend_ece": self.attend_ece,
         }
 
 
@@ -144,6 +152,7 @@ def evaluate(
     model: RecModel,
     prepared: Prepared,
     *,
+    embeddings: Embeddings | None = None,
     k: int = 10,
     candidates: int = 200,
     max_users: int | None = None,
@@ -157,6 +166,7 @@ def evaluate(
     Args:
         model: the model.
         prepared: the snapshot; its graph ends where its labels begin.
+        embeddings: `embed(model, prepared)`, where it is at hand.
         k: length of the list.
         candidates: how many places retrieval hands to the head.
         max_users: evaluate a fixed random sample of this many users; None: all.
@@ -165,7 +175,7 @@ def evaluate(
         beside: further methods to measure on the same users.
         seed: of the sample, the random baseline, ties and the bootstrap.
     """
-    embeddings = embed(model, prepared)
+    embeddings = embeddings or embed(model, prepared)
     training = model.training
     ranker = Ranker(model.config, model.heads)
     try:
@@ -184,12 +194,12 @@ def evaluate(
             }
             for method in methods
         }
-        aucs = _people(ranker, embeddings, prepared) if people else (None, None, None)
+        about_people = _people(ranker, embeddings, prepared) if people else _NO_PEOPLE
     finally:
         model.train(training)
     by_city = chosen[torch.argsort(prepared.users.city[chosen], stable=True)]  # as `_places` goes through them
     user_id = prepared.snapshot.data["user"].user_id[by_city].numpy()
-    return Evaluation(k, candidates, len(chosen), rows, differences, *aucs, user_id=user_id, per_user=per_user)
+    return Evaluation(k, candidates, len(chosen), rows, differences, *about_people, user_id=user_id, per_user=per_user)
 
 
 def _targets(prepared: Prepared, max_users: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -304,12 +314,25 @@ def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) ->
     return torch.cat(compat), torch.cat(attend)
 
 
-def _people(
-    ranker: Ranker, embeddings: Embeddings, prepared: Prepared
-) -> tuple[float | None, float | None, float | None]:
+_People = tuple[
+    float | None, float | None, float | None, float | None, float | None, Mapping[str, Sequence[ReliabilityBin]]
+]
+_NO_PEOPLE: Final[_People] = (None, None, None, None, None, {})
+
+
+def _people(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) -> _People:
+    """The last attributes of `Evaluation`, from `friend_auc` to `reliability`."""
     friends = prepared.snapshot.friends
     if len(friends.user_u) == 0:
-        return None, None, None
-    compat, attend = (t.numpy() for t in people_scores(ranker, embeddings, prepared))
-    matches, came = friends.compat.numpy() > 0.5, friends.attend.numpy() > 0.5
-    return auc(compat, matches), auc(attend, came), auc(attend[matches], came[matches])
+        return _NO_PEOPLE
+    compat, attend = people_scores(ranker, embeddings, prepared)
+    matches, came = friends.compat > 0.5, friends.attend > 0.5
+    friend, attendance = (compat.sigmoid(), matches), (attend.sigmoid(), came)
+    return (
+        auc(compat.numpy(), matches.numpy()),
+        auc(attend.numpy(), came.numpy()),
+        auc(attend[matches].numpy(), came[matches].numpy()),
+        expected_calibration_error(*friend),
+        expected_calibration_error(*attendance),
+        {"friend": reliability(*friend), "attend": reliability(*attendance)},
+    )

@@ -15,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs import evaluate, publish, scorecard, train
+from jobs import evaluate, publish, scorecard, train, training_page
 from jobs.report import Report
 from recsys.artifacts import MANIFEST, open_artifact, save_artifact
 from recsys.errors import ArtifactError, WorseVersion
@@ -145,6 +145,32 @@ def test_what_evaluate_found_is_kept_and_not_measured_again(settings: Settings, 
     publishing(settings, GOOD)
     with pytest.raises(WorseVersion):
         publishing(settings, BAD)
+
+
+def test_train_and_evaluate_draw_the_page_and_say_how_calibrated_people_are(trained: Settings, settings: Settings):
+    drawn = (trained.reports / training_page.FILE).read_text()
+    assert "measured on the validation weeks" in drawn
+    assert "The worst users" not in drawn, "the weights that validation saw are gone"
+    made = report("evaluate", settings)
+    evaluate.run(settings, made, version=GOOD)
+    page = settings.reports / training_page.FILE
+    assert made.figures["page"] == str(page)
+    html = page.read_text()
+    assert f"Version {GOOD}, measured on the test weeks" in html
+    assert "The worst users" in html
+    with Lake(settings.data_dir) as lake:
+        names = training_page.Names.of(lake)
+    assert all(f"<td>{city}</td>" in html for city in names.cities.values())
+    people = made.figures["people"]["model"]
+    assert f"Expected calibration error {people['friend_ece']:.4f}" in html
+    kept = pq.read_schema(open_artifact(settings.artifacts, GOOD).folder / scorecard.FILE).metadata
+    assert json.loads(kept[b"people"]) == {name: people[name] for name in ("friend_ece", "attend_ece")}
+    assert 0 < people["friend_ece"] < 1
+    assert "cold: first seen after the cut" in said(made)
+    for found in made.figures["cold"].values():
+        assert 0 < found["users"] < 300
+        assert {"model", "popularity", "vectors, features only", "vectors, folded in"} <= set(found)
+    assert set(made.figures["cold"]) == {"users", "places"}
 
 
 def test_figures_of_other_data_or_damaged_ones_do_not_count(settings: Settings):

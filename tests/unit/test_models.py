@@ -1,5 +1,6 @@
 """Encoders, backbone, heads and the serving ranker: shapes, contexts, refusals."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +231,14 @@ def test_config_round_trip_and_refusals() -> None:
     assert ModelConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="unknown model fields"):
         ModelConfig.from_dict({"n_citys": 3})
+    fewer = ModelConfig(messages=("social",), inputs=(), gate_hidden=0)
+    assert ModelConfig.from_dict(json.loads(json.dumps(fewer.to_dict()))) == fewer
+    with pytest.raises(ConfigError, match=r"messages must be of .* \(got 'sozial'\)"):
+        ModelConfig(messages=("sozial",))
+    with pytest.raises(ConfigError, match=r"inputs must be of .* \(got 'offline'\)"):
+        ModelConfig(inputs=("offline",))
+    with pytest.raises(ConfigError, match="gate_hidden must be at least 0"):
+        ModelConfig(gate_hidden=-1)
     with pytest.raises(ConfigError, match="n_layers must be at least 1"):
         ModelConfig(n_layers=0)
     with pytest.raises(ConfigError, match="aggregation must be one of"):
