@@ -24,7 +24,7 @@ from recsys.training.trainer import Progress, TrainConfig, fit
 FILE: Final = "ablation.parquet"
 _SCHEMA: Final = pa.schema(
     [
-        ("variant", pa.string()), ("run", pa.string()), ("paths", pa.string()),
+        ("variant", pa.string()), ("run", pa.string()), ("reads", pa.string()),
         *((name, pa.float64()) for name in ("ndcg", "recall", "vectors_ndcg")),
         *((name, pa.float64()) for name in ("friend_auc", "attend_auc", "friend_ece", "attend_ece")),
         ("user_id", pa.list_(pa.int64())), ("user_ndcg", pa.list_(pa.float64())),
@@ -108,11 +108,11 @@ def _keep(path: Path, found: list[Ablated]) -> None:
 def _table(rows: list[Ablated]) -> Table:
     users, minus = len(rows[0].user_id), differences(rows)
     table = Table(title=f"ablation: validation weeks, {users:,} users, NDCG@10", title_justify="left")
-    for head in ("variant", "ndcg", "less the whole, 95 %", "vectors alone", "friend auc", "attend auc", "paths"):
+    for head in ("variant", "ndcg", "less the whole, 95 %", "vectors alone", "friend auc", "attend auc", "reads"):
         table.add_column(head)
     for one in rows:
         d = minus.get(one.variant)
         change = "" if d is None else f"{d['mean']:+.4f}  [dim]{d['low']:+.4f} … {d['high']:+.4f}[/]"
         people = ("–" if v is None else f"{v:.4f}" for v in (one.friend_auc, one.attend_auc))
-        table.add_row(one.variant, f"{one.ndcg:.4f}", change, f"{one.vectors_ndcg:.4f}", *people, one.paths)
+        table.add_row(one.variant, f"{one.ndcg:.4f}", change, f"{one.vectors_ndcg:.4f}", *people, one.reads)
     return table

@@ -65,7 +65,7 @@ def write(
         "version": version,
         "measured_on": f"the {weeks}, {first} to {last}",
         "users": result.users,
-        "paths": metrics["paths"],
+        "reads": metrics["reads"],
         "best_epoch": metrics["best_epoch"],
     }
     picture = {

@@ -36,7 +36,7 @@ class Ablated:
 
     Attributes:
         variant: its name. run: of data, configuration and code; another one means another measurement.
-        paths: of the head, those that earned their place.
+        reads: what the head reads, in words.
         ndcg, recall: at 10, of the whole answer. vectors_ndcg: NDCG@10 by the vectors alone.
         friend_auc, attend_auc, friend_ece, attend_ece: as of `Evaluation`.
         user_id, user_ndcg: (U,) NDCG@10 of each user.
@@ -44,7 +44,7 @@ class Ablated:
 
     variant: str
     run: str
-    paths: str
+    reads: str
     ndcg: float
     recall: float
     vectors_ndcg: float
@@ -71,7 +71,7 @@ def figures_of(variant: str, run: str, fitted: Fitted) -> Ablated:
     return Ablated(
         variant=variant,
         run=run,
-        paths=fitted.paths,
+        reads=fitted.reads,
         ndcg=valid.rows["model"]["ndcg"],
         recall=valid.rows["model"]["recall"],
         vectors_ndcg=float(vectors[-1]["ndcg"]),
@@ -104,12 +104,12 @@ def markdown(found: Sequence[Ablated], world: str) -> str:
     lines = [
         f"{world}: validation window, {len(found[0].user_id):,} users.",
         "",
-        "| | NDCG@10 | less the whole, 95 % | by vectors alone | friend AUC | attend AUC | paths |",
+        "| | NDCG@10 | less the whole, 95 % | by vectors alone | friend AUC | attend AUC | the head reads |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in found:
         d = minus.get(one.variant)
         change = "" if d is None else f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         people = " | ".join("–" if v is None else f"{v:.4f}" for v in (one.friend_auc, one.attend_auc))
-        lines.append(f"| {one.variant} | {one.ndcg:.4f} | {change} | {one.vectors_ndcg:.4f} | {people} | {one.paths} |")
+        lines.append(f"| {one.variant} | {one.ndcg:.4f} | {change} | {one.vectors_ndcg:.4f} | {people} | {one.reads} |")
     return "\n".join(lines) + "\n"

@@ -42,7 +42,7 @@ def page(about: Mapping[str, Any], picture: Mapping[str, Any]) -> str:
     """Draw the page. It holds no time of day, so that the same run gives the same page.
 
     Args:
-        about: version, measured_on (which weeks, in words), users (how many had a target), paths, best_epoch.
+        about: version, measured_on (which weeks, in words), users (how many had a target), reads, best_epoch.
         picture: what there is to draw. history: as of `trainer.Fitted`. groups: see `picture.group_rows`. ece: by
             "friend" and "attend" the expected calibration error, or None; reliability: the tables behind it. worst: see
             `picture.worst_users`, or None where nobody was looked at. maps: see `picture.vector_maps`.
@@ -52,7 +52,7 @@ def page(about: Mapping[str, Any], picture: Mapping[str, Any]) -> str:
     """
     groups, history = picture["groups"], picture["history"]
     said = f"Version {about['version']}, measured on {about['measured_on']}, {about['users']:,} users."
-    said += f" The place head reads by “{about['paths']}”, from epoch {about['best_epoch']}."
+    said += f" The place head reads by “{about['reads']}”, from epoch {about['best_epoch']}."
     cards = [
         card("Places, NDCG@10", _groups(groups["all"], ""), "wide"),
         card("Losses of the vectors", _losses(history)),
@@ -96,10 +96,10 @@ def _vectors(history: Sequence[Mapping[str, Any]]) -> str:
 def _head(history: Sequence[Mapping[str, Any]]) -> str:
     ranked = [e for e in history if e["stage"] == "ranking"]
     lines = []
-    for paths in dict.fromkeys(e["paths"] for e in ranked):
+    for reads in dict.fromkeys(e["reads"] for e in ranked):
         for key, kind in (("ndcg", "all places"), ("ndcg_new", "new places")):
-            values = [float(e[key]) for e in ranked if e["paths"] == paths]
-            lines.append(_Line(f"by {paths}, {kind}, at best {max(values):.4f}", values))
+            values = [float(e[key]) for e in ranked if e["reads"] == reads]
+            lines.append(_Line(f"by {reads}, {kind}, at best {max(values):.4f}", values))
     return _curves("Validation NDCG@10 of the place head by epoch", lines, "validation NDCG@10")
 
 

@@ -23,7 +23,7 @@ CITIES = {0: "Marenholm", 1: "Veldt"}
 CATEGORIES = ("entertainment", "outdoors", "shopping", "dining", "culture", "sports")
 ABOUT: dict[str, Any] = {
     "version": "20240325-abc", "measured_on": "the test weeks, 2024-03-11 to 2024-03-25", "users": 1_234,
-    "paths": "cosine", "best_epoch": 3,
+    "reads": "cosine", "best_epoch": 3,
 }  # fmt: skip
 ROW: dict[str, Any] = {
     "group": "Marenholm",
@@ -35,8 +35,8 @@ PICTURE: dict[str, Any] = {
     "history": [
         {"stage": "vectors", "epoch": 0, "losses": {"retrieval": 4.0, "friend": 0.5}, "ndcg": 0.1},
         {"stage": "vectors", "epoch": 1, "losses": {"retrieval": 3.0, "friend": 0.6}, "ndcg": 0.2},
-        {"stage": "ranking", "paths": "sources", "epoch": 0, "epochs": 2, "loss": 2.0, "ndcg": 0.2, "ndcg_new": 0.1},
-        {"stage": "ranking", "paths": "sources", "epoch": 1, "epochs": 2, "loss": 1.0, "ndcg": 0.4, "ndcg_new": 0.3},
+        {"stage": "ranking", "reads": "sources", "epoch": 0, "epochs": 2, "loss": 2.0, "ndcg": 0.2, "ndcg_new": 0.1},
+        {"stage": "ranking", "reads": "sources", "epoch": 1, "epochs": 2, "loss": 1.0, "ndcg": 0.4, "ndcg_new": 0.3},
     ],
     "groups": {"all": [ROW], "city": [ROW], "activity": [{**ROW, "group": "0 to 12"}]},
     "ece": {"friend": 0.0125, "attend": None},
