@@ -17,6 +17,7 @@ from recsys.training.cold import measure_cold
 from recsys.training.evaluation import METRICS, Evaluation, embed, evaluate
 from recsys.training.inputs import prepare
 from recsys.training.picture import vector_maps, worst_users
+from recsys.training.retrieval import exact_recall
 from recsys.training.snapshots import split_weeks, take_snapshot
 
 _PEOPLE = ("friend_auc", "attend_auc", "attend_auc_compatible", "friend_ece", "attend_ece")
@@ -44,11 +45,13 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
     with report.stage("evaluate"):
         vectors = embed(model, prepared)
         result = evaluate(model, prepared, embeddings=vectors, beside=[Oracle(truth, prepared)] if truth else [])
+        exact = exact_recall(model, prepared, vectors)
     with report.stage("evaluate cold start"):
         cold = measure_cold(model, prepared, later, beside=lambda asked: [Oracle(truth, asked)] if truth else [])
     keep(artifact, result, data=data, window=split.test)
     report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
     report["places"] = _rounded(result)
+    report["exact_top_10_among_candidates"] = None if exact is None else round(exact, 5)
     report["model_minus_popularity"] = result.difference
     people: dict[str, tuple[float | None, ...]] = {"model": tuple(getattr(result, name) for name in _PEOPLE)}
     if truth:

@@ -10,9 +10,10 @@ from recsys.models.config import ModelConfig
 from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
 from recsys.training.baselines import OwnHistory, Popularity, Random
-from recsys.training.evaluation import auc, bootstrap_difference, embed, evaluate, ranking_metrics
+from recsys.training.evaluation import auc, bootstrap_difference, embed, evaluate, place_scores, ranking_metrics
 from recsys.training.inputs import Prepared, prepare, size_config
 from recsys.training.lists import city_lists
+from recsys.training.retrieval import exact_recall
 from tests.planted import Planted
 
 
@@ -39,6 +40,21 @@ def test_metrics_by_hand() -> None:
     dcg = [1 + 1 / np.log2(4), 0, 1 / np.log2(3)]
     ideal = [1 + 1 / np.log2(3), 1, 1 + 1 / np.log2(3) + 1 / np.log2(4)]
     assert ndcg == pytest.approx([d / i for d, i in zip(dcg, ideal, strict=True)])
+
+
+def test_exact_recall_against_a_loop(model: RecModel, prepared: Prepared) -> None:
+    vectors, ranker, found = embed(model, prepared), Ranker(model.config, model.heads), []
+    for user in range(60):
+        city = int(prepared.users.city[user])
+        one, n = torch.tensor([user]), len(prepared.places.of(city))
+        near, _ = place_scores(ranker, vectors, prepared, one, city, 12)
+        every, scores = place_scores(ranker, vectors, prepared, one, city, n)
+        assert sorted(every[0].tolist()) == list(range(n))
+        best = every[0, scores[0].argsort(descending=True)[:5]].tolist()
+        found.append(len(set(best) & set(near[0].tolist())) / 5)
+    assert 0.1 < np.mean(found) < 0.9
+    assert exact_recall(model, prepared, vectors, k=5, candidates=12) == pytest.approx(np.mean(found))
+    assert exact_recall(model, prepared, vectors, candidates=90) is None, "everything is a candidate"
 
 
 def test_a_catalogue_shorter_than_the_list() -> None:
