@@ -1,56 +1,16 @@
 """Requests and answers: the seed's section 6.3; fields are added, never renamed."""
 
-import re
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field
 
-from recsys.constants import N_TIME_SLOTS
+from api.fields import ANY_ID, AnyId, City, Moment, Position, Slot, Strict, TopK
 from recsys.events import Kind
-from recsys.recommend.engine import TOP_K_MAX
 from recsys.sources import PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
-# Strict: `true` and `"1"` are no ids, and the OpenAPI file says so too.
-Id = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-SourceId = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
-TEXT, NUMBER = "id of a source", "number"
-
-
-def _kind(value: Any) -> str:
-    return TEXT if isinstance(value, str) else NUMBER
-
-
-# Our number, or what the team's own data call it; the tags keep a refusal to one message, of the kind that was meant.
-AnyId = Annotated[Annotated[Id, Tag(NUMBER)] | Annotated[SourceId, Tag(TEXT)], Discriminator(_kind)]
-_ANY_ID: Final = "our number, or the source's own id as text (`source:id` where two sources have the same)"
-City = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-Position = Annotated[int, Field(strict=True, ge=0, lt=MAX_TAGS)]  # the live version may know fewer: GET /taxonomy
-Slot = Annotated[int, Field(strict=True, ge=0, lt=N_TIME_SLOTS)]
-_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 MAX_EVENTS: Final = 1_000  # of one request
-TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX)]
-
-
-class Strict(BaseModel):
-    """Unknown fields are refused: a misspelt one must not be silently without effect."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-def _is_text(value: Any) -> Any:
-    if not isinstance(value, str) or not _MOMENT.match(value):
-        raise ValueError(f"must be a moment in ISO 8601, like 2024-03-25T18:30:00+07:00 (got {value!r:.40})")
-    return value
-
-
-def _in_utc(value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-# The hour is that of the offset which is given: who says when something happened knows the local time.
-Moment = Annotated[datetime, BeforeValidator(_is_text), AfterValidator(_in_utc)]
+MAX_BLOCKS: Final = 1_000  # of one request
 
 
 class PlaceRecommendationRequest(Strict):
@@ -62,7 +22,7 @@ class PlaceRecommendationRequest(Strict):
         }
     )
 
-    user_id: AnyId = Field(description=f"whom for: {_ANY_ID}")
+    user_id: AnyId = Field(description=f"whom for: {ANY_ID}")
     city_id: City | None = Field(default=None, description="where to go; default: the user's own city")
     time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
     desired_categories: list[Position] | None = Field(
@@ -119,9 +79,9 @@ class PeopleRecommendationRequest(Strict):
         json_schema_extra={"examples": [{"user_id": 42, "target_place_id": 17, "activity_tags": [7, 8], "top_k": 10}]}
     )
 
-    user_id: AnyId = Field(description=f"whom for: {_ANY_ID}")
+    user_id: AnyId = Field(description=f"whom for: {ANY_ID}")
     city_id: City | None = Field(default=None, description="where they live; default: the user's own city")
-    target_place_id: AnyId | None = Field(default=None, description=f"the place to go to: {_ANY_ID}")
+    target_place_id: AnyId | None = Field(default=None, description=f"the place to go to: {ANY_ID}")
     activity_tags: list[Position] | None = Field(
         default=None, max_length=MAX_TAGS, description="what to do there: positions in the tags of GET /taxonomy"
     )
@@ -157,8 +117,8 @@ class EventIn(Strict):
     id: Annotated[str, Field(strict=True, min_length=1, max_length=200)] = Field(
         description="yours; what is sent twice under one id counts once"
     )
-    user_id: AnyId = Field(description=f"who: {_ANY_ID}")
-    place_id: AnyId = Field(description=f"where: {_ANY_ID}")
+    user_id: AnyId = Field(description=f"who: {ANY_ID}")
+    place_id: AnyId = Field(description=f"where: {ANY_ID}")
     kind: Kind = Field(description="what they did")
     timestamp: Moment | None = Field(
         default=None, description="when, ISO 8601, best with the offset of the place's own time; left out: now"
@@ -203,6 +163,36 @@ class EventsResponse(BaseModel):
     rejected: list[EventRejected]
     online: bool = Field(description="the next answer counts them; false: they count as soon as the online store can")
     model_version: str
+    request_id: str
+
+
+class BlocksRequest(Strict):
+    """Whom somebody no longer wants to meet."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [7, 8]}]})
+
+    user_ids: list[AnyId] = Field(min_length=1, max_length=MAX_BLOCKS, description=f"whom: {ANY_ID}")
+
+
+class BlocksResponse(BaseModel):
+    """Whom somebody blocked; on disk, and in the next answer."""
+
+    user: User
+    blocks: list[User] = Field(description="in the order of blocking; who blocked them is not said")
+    request_id: str
+
+
+class Place(Named):
+    """A place by its ids."""
+
+    place_id: int
+
+
+class HiddenResponse(BaseModel):
+    """Whether a place is hidden from everybody; on disk, and in the next answer."""
+
+    place: Place
+    hidden: bool
     request_id: str
 
 

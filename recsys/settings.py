@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         return self.data_dir / "events"
 
     @property
+    def safety(self) -> Path:
+        """Blocks and hidden places, a folder a data set."""
+        return self.data_dir / "safety"
+
+    @property
     def artifacts(self) -> Path:
         """One folder a model version."""
         return self.data_dir / "artifacts"

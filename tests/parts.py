@@ -20,6 +20,7 @@ from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.engine import Engine, Gazetteer
+from recsys.safety import Safety
 from recsys.sources import Memory, PlaceSources
 
 NOW = datetime(2024, 3, 25, tzinfo=UTC)
@@ -134,4 +135,7 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
     table = pa.table({"place_id": ids, "index": ids, "city_id": ids % N_CITIES, "embedding": list(vectors)})
     catalogue = Catalogue(make_sources(len(people)), table, len(people))
     ranker = Ranker(config, Heads(config))
-    return Engine("test-1", names, ranker, index, features, candidates=50, homes=homes, catalogue=catalogue)
+    return Engine(
+        "test-1", names, ranker, index, features, candidates=50, homes=homes, catalogue=catalogue,
+        safety=Safety(folder.parent / f"{folder.name}-safety" / "test"),
+    )  # fmt: skip

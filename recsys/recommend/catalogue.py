@@ -13,6 +13,7 @@ from recsys.errors import ArtifactError
 from recsys.sources import PLACE_SOURCES, SOURCES, PlaceSources, Said
 
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 _PAIR_KNOWN = ONLINE_PLACE.index("pair_known")
 
 
@@ -65,7 +66,7 @@ class Found:
         """The sources that named a candidate; none where it only filled the list up."""
         return [name for bit, name in enumerate(PLACE_SOURCES) if self.marks[at] >> bit & 1]
 
-    def where(self, keep: npt.NDArray[np.bool_]) -> "Found":
+    def where(self, keep: Bools) -> "Found":
         """Some of them."""
         return Found(self.ids[keep], self.vectors[keep], self.marks[keep], self.position[keep], self.said)
 
@@ -113,31 +114,52 @@ class Catalogue:
         except ArtifactError as error:
             raise ArtifactError(f"version {artifact.version}: {error}") from error
 
-    def find(self, node: int, city: int, near: Ints, size: int, *, fresh: bool) -> Found:
+    def among(self, city: int, ids: Ints) -> Bools:
+        """(C,) of a city's places, by position, which are among some ids."""
+        out = np.zeros(len(self._cities[city].ids), dtype=bool)
+        if len(ids):
+            at, there = self._at(city, ids)
+            out[at[there]] = True
+        return out
+
+    def ids(self, city: int, places: Bools) -> list[int]:
+        """Ids of some of a city's places, by position."""
+        found: list[int] = self._cities[city].ids[places].tolist()
+        return found
+
+    def find(self, node: int, city: int, near: Ints, size: int, *, without: Bools, fresh: bool) -> Found:
         """Candidates of a request.
 
         Args:
             node: the user's number.
             city: of the request; one that the version has.
             near: (n,) ids of the city's places by vector, best first.
-            size: how many; fewer where the city has fewer.
+            size: how many; fewer where the city has fewer that may come.
+            without: (C,) places, by position, that may not come.
             fresh: only places where the user never was, as of the version.
 
         Raises:
             ArtifactError: the index holds a place that the version does not know.
         """
         here = self._cities[city]
-        at = here.order[np.minimum(np.searchsorted(here.ids, near, sorter=here.order), len(here.ids) - 1)]
-        if len(strange := near[here.ids[at] != near]):
+        at, there = self._at(city, near)
+        if len(strange := near[~there]):
             raise ArtifactError(
                 f"the index holds {len(strange)} places of city {city} that the version does not know: run "
                 f"`recsys train` and `recsys publish` (got place {strange[0]})"
             )
         said = self.sources.ask(np.array([node]), city)
-        visited = said.named["own"] > 0
-        position, marks = self.sources.candidates(said, size, at[None], without=visited if fresh else None)
+        if fresh:
+            without = without | (said.named["own"][0] > 0)
+        position, marks = self.sources.candidates(said, size, at[None], without=without[None])
         found = Found(here.ids[position[0]], here.vectors[position[0]], marks[0], position[0], said)
-        return found.where(~visited[0, found.position]) if fresh else found
+        return found.where(~without[found.position])
+
+    def _at(self, city: int, ids: Ints) -> tuple[Ints, Bools]:
+        """Positions of ids in a city, and which of them are there."""
+        here = self._cities[city]
+        at = here.order[np.minimum(np.searchsorted(here.ids, ids, sorter=here.order), len(here.ids) - 1)]
+        return at, here.ids[at] == ids
 
     def signals(self, found: Found) -> Floats:
         """(C, len(PLACE_SIGNALS)) of the candidates."""
@@ -145,7 +167,7 @@ class Catalogue:
         return out
 
 
-def never_there(online: Floats) -> npt.NDArray[np.bool_]:
+def never_there(online: Floats) -> Bools:
     """(C, D) ONLINE_PLACE → (C,) bool: no event of the user there of late, also none since the version was made."""
-    kept: npt.NDArray[np.bool_] = online[:, _PAIR_KNOWN] == 0
+    kept: Bools = online[:, _PAIR_KNOWN] == 0
     return kept

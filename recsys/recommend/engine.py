@@ -18,6 +18,7 @@ from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.identity import SourceIds
+from recsys.safety import Safety
 from recsys.taxonomy import CITY, Taxonomy
 
 TOP_K_MAX: Final = 100
@@ -84,6 +85,7 @@ class Engine:
         candidates: how many places or people retrieval hands to ranking.
         homes: the city and the node number of each user of this version.
         catalogue: its places, and what its sources say of them.
+        safety: who may not be shown to whom, and which places to nobody; no version's, but the data set's.
         users, places: the ids that the sources know.
     """
 
@@ -95,6 +97,7 @@ class Engine:
     candidates: int
     homes: Homes
     catalogue: Catalogue
+    safety: Safety
     users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
     places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
 

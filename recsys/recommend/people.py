@@ -50,7 +50,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
 
     Raises:
         UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
-        Unavailable: a store did not answer in time.
+        Unavailable: a store did not answer in time, or who is blocked cannot be read.
         NotReady: nothing is published, or the online store is not filled.
     """
     vectors = await engine.index.vectors("users", [query.user_id], using="people")
@@ -64,12 +64,13 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
             raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
         target = found[query.target_place_id]
     vector = vectors[query.user_id]
+    engine.safety.refresh()
     hits = await engine.index.search(
         "users",
         vector,
         city_id=city_id,
         limit=max(engine.candidates, query.top_k),
-        exclude=[query.user_id],
+        exclude=[query.user_id, *engine.safety.apart(query.user_id)],
         using="people",
     )
     online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
@@ -82,7 +83,9 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
 
     def read(ids: list[int]) -> list[UserRow | None]:
         rows = engine.features.users(ids, now)
-        return [row if row is not None and row.home_city_id == city_id else None for row in rows]
+        engine.safety.refresh()  # what was decided since the search holds too
+        apart = engine.safety.apart(query.user_id)
+        return [row if row and row.home_city_id == city_id and row.user_id not in apart else None for row in rows]
 
     chosen = await known(read, hits.ids, best_first(hits.ids, combined), query.top_k)
     return PeopleAnswer(

@@ -59,7 +59,7 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     Raises:
         UnknownUser: not in the feature store, or not in the live version.
         UnknownCity: no such city.
-        Unavailable: a store did not answer in time.
+        Unavailable: a store did not answer in time, or what is hidden cannot be read.
         NotReady: nothing is published, or the online store is not filled.
         ArtifactError: the index holds a place that the version does not know.
     """
@@ -68,11 +68,15 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         raise await engine.unknown(query.user_id, now)
     vector = vectors[query.user_id]
     city_id = engine.city(query.city_id, query.user_id)
-    near = await engine.index.search("places", vector, city_id=city_id, limit=NEAR)
+    engine.safety.refresh()
+    without = engine.catalogue.among(city_id, engine.safety.hidden())
+    near = await engine.index.search(
+        "places", vector, city_id=city_id, limit=NEAR, exclude=engine.catalogue.ids(city_id, without)
+    )
     node, size = engine.homes.node(query.user_id), max(engine.candidates, query.top_k)
 
     def find() -> tuple[Found, Candidates]:
-        found = engine.catalogue.find(node, city_id, near.ids, size, fresh=query.exclude_visited)
+        found = engine.catalogue.find(node, city_id, near.ids, size, without=without, fresh=query.exclude_visited)
         return found, engine.features.rank_places(query.user_id, found.ids, now)
 
     found, online = await asyncio.to_thread(find)
@@ -89,7 +93,9 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
 
     def read(ids: list[int]) -> list[PlaceRow | None]:
         rows = engine.features.places(ids)
-        return [row if row is not None and row.city_id == city_id else None for row in rows]
+        engine.safety.refresh()  # what was decided since the search holds too
+        barred = set(engine.safety.hidden().tolist())
+        return [row if row and row.city_id == city_id and row.place_id not in barred else None for row in rows]
 
     chosen = await known(read, found.ids, best_first(found.ids, scores), query.top_k)
     names = engine.gazetteer

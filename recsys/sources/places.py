@@ -229,7 +229,7 @@ class PlaceSources:
         )
 
     def candidates(
-        self, said: Said, size: int, near: Ints | None = None, *, without: csr_array | None = None
+        self, said: Said, size: int, near: Ints | None = None, *, without: npt.NDArray[np.bool_] | None = None
     ) -> tuple[Ints, npt.NDArray[np.uint8]]:
         """Candidates of B users by reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009).
 

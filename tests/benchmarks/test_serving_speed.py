@@ -72,10 +72,10 @@ def test_the_sources_of_a_request():
     table = pa.table({"place_id": ids, "index": ids, "city_id": city, "embedding": list(unit(rng, n_places))})
     catalogue = Catalogue(sources, table, n_users)
     near = rng.permutation(sources.members(0))[:NEAR]
-    users = iter(rng.permutation(n_users))
+    users, every = iter(rng.permutation(n_users)), np.zeros(len(sources.members(0)), dtype=bool)
 
     def request() -> None:
-        catalogue.signals(catalogue.find(int(next(users)), 0, near, 200, fresh=False))
+        catalogue.signals(catalogue.find(int(next(users)), 0, near, 200, without=every, fresh=False))
 
     took = p50_ms(request)
     size = sum(t.nbytes for t in tensors.values()) / 1e6

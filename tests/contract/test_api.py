@@ -279,9 +279,17 @@ def test_the_docs_work_without_a_network(client: TestClient):
 
 def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events"}
-    for path in ("/recommend/places", "/recommend/people", "/events"):
-        answers = paths[path]["post"]["responses"]
+    assert set(paths) == {
+        "/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events",
+        "/users/{user_id}/blocks", "/places/{place_id}/hidden",
+    }  # fmt: skip
+    methods = [
+        *((path, "post") for path in ("/recommend/places", "/recommend/people", "/events")),
+        *((path, method) for path in paths if path.startswith(("/users", "/places")) for method in paths[path]),
+    ]
+    assert len(methods) == 9
+    for path, method in methods:
+        answers = paths[path][method]["responses"]
         assert set(answers) == {"200", "400", "404", "413", "422", "500", "503"}
         for status, answer in answers.items():
             assert list(answer["content"]) == ["application/json" if status == "200" else "application/problem+json"]

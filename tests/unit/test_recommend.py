@@ -106,13 +106,14 @@ def test_ids_and_node_numbers_are_not_the_same_thing(engine: Engine):
     )
     mixed = Catalogue(plain.sources, table.take(np.random.default_rng(1).permutation(n)), LAST)
     near = np.array([1_000 - 4, 1_000 - 1])  # of city 1
-    found = mixed.find(7, 1, near, 30, fresh=False)
-    expected = plain.find(7, 1, np.array([4, 1]), 30, fresh=False)
+    every = np.zeros(len(plain.sources.members(1)), dtype=bool)
+    found = mixed.find(7, 1, near, 30, without=every, fresh=False)
+    expected = plain.find(7, 1, np.array([4, 1]), 30, without=every, fresh=False)
     np.testing.assert_array_equal(found.ids, 1_000 - expected.ids)
     np.testing.assert_array_equal(found.vectors, vectors[expected.ids])
     np.testing.assert_array_equal(mixed.signals(found), plain.signals(expected))
     with pytest.raises(ArtifactError, match=r"does not know.*got place 5"):
-        mixed.find(7, 1, np.array([999, 5]), 30, fresh=False)
+        mixed.find(7, 1, np.array([999, 5]), 30, without=every, fresh=False)
     homes = Homes(pa.table({"user_id": [9, 2, 5], "index": [0, 1, 2], "city_id": [7, 8, 6]}))
     assert [(homes.of(i), homes.node(i)) for i in (2, 5, 9)] == [(8, 1), (6, 2), (7, 0)]
     with pytest.raises(ArtifactError, match="other users or places"):
