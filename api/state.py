@@ -136,6 +136,8 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex, safety: 
         homes=Homes(users),
         catalogue=catalogue,
         safety=safety,
+        k_anonymity=settings.k_anonymity,
+        friendships=not artifact.manifest["synthetic"],  # a synthetic world's ties are people alike
         users=SourceIds("user", artifact.optional_table("user_ids"), UnknownUser),
         places=SourceIds("place", artifact.optional_table("place_ids"), UnknownPlace),
     )

@@ -1,6 +1,7 @@
 """The users and places of a version by our ids, and what its sources say of them: candidates of one request."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from recsys.sources import PLACE_SOURCES, SOURCES, PlaceSources, Said
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
+_NOBODY: Ints = np.empty(0, dtype=np.int64)
 _PAIR_KNOWN = ONLINE_PLACE.index("pair_known")
 
 
@@ -28,6 +30,13 @@ class Homes:
         ids, nodes, cities = (users[name].to_numpy() for name in ("user_id", "index", "city_id"))
         order = np.argsort(ids)
         self._ids, self._nodes, self._cities = ids[order], nodes[order], cities[order]
+
+    def nodes(self, user_ids: Collection[int]) -> Ints:
+        """Node numbers of those of some users that the version knows."""
+        asked = np.fromiter(user_ids, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._ids, asked), len(self._ids) - 1)
+        found: Ints = self._nodes[at[self._ids[at] == asked]]
+        return found
 
     def of(self, user_id: int) -> int:
         """City of a user that the version knows."""
@@ -54,6 +63,7 @@ class Found:
     Attributes:
         ids: (C,). vectors: (C, D). marks: (C,) a bit a source of PLACE_SOURCES that named the place.
         position: (C,) in the city. said: what the sources say.
+        friends: (C,) how many friends had been there, as of the version, without those kept apart.
     """
 
     ids: Ints
@@ -61,14 +71,26 @@ class Found:
     marks: npt.NDArray[np.uint8]
     position: Ints
     said: Said
+    friends: Ints
 
-    def named(self, at: int) -> list[str]:
-        """The sources that named a candidate; none where it only filled the list up."""
-        return [name for bit, name in enumerate(PLACE_SOURCES) if self.marks[at] >> bit & 1]
+    def named(self, at: int, k: int) -> list[str]:
+        """The sources that named a candidate; none where it only filled the list up.
+
+        Friends are named only where at least `k` of them had been there: fewer would say what somebody did.
+        """
+        told = [name for bit, name in enumerate(PLACE_SOURCES) if self.marks[at] >> bit & 1]
+        return told if self.friends[at] >= k else [name for name in told if name != "friends"]
 
     def where(self, keep: Bools) -> "Found":
         """Some of them."""
-        return Found(self.ids[keep], self.vectors[keep], self.marks[keep], self.position[keep], self.said)
+        return replace(
+            self,
+            ids=self.ids[keep],
+            vectors=self.vectors[keep],
+            marks=self.marks[keep],
+            position=self.position[keep],
+            friends=self.friends[keep],
+        )
 
 
 class Catalogue:
@@ -127,7 +149,9 @@ class Catalogue:
         found: list[int] = self._cities[city].ids[places].tolist()
         return found
 
-    def find(self, node: int, city: int, near: Ints, size: int, *, without: Bools, fresh: bool) -> Found:
+    def find(
+        self, node: int, city: int, near: Ints, size: int, *, without: Bools, fresh: bool, apart: Ints = _NOBODY
+    ) -> Found:
         """Candidates of a request.
 
         Args:
@@ -137,6 +161,7 @@ class Catalogue:
             size: how many; fewer where the city has fewer that may come.
             without: (C,) places, by position, that may not come.
             fresh: only places where the user never was, as of the version.
+            apart: numbers of users of whom nothing may be told to this one.
 
         Raises:
             ArtifactError: the index holds a place that the version does not know.
@@ -152,7 +177,11 @@ class Catalogue:
         if fresh:
             without = without | (said.named["own"][0] > 0)
         position, marks = self.sources.candidates(said, size, at[None], without=without[None])
-        found = Found(here.ids[position[0]], here.vectors[position[0]], marks[0], position[0], said)
+        friends = said.named["friends"][0]
+        if len(strangers := np.intersect1d(apart, self.sources.memory.friends[[node]].indices)):
+            friends = friends - self.sources.visitors(strangers, city)
+        at, marks = position[0], marks[0]
+        found = Found(here.ids[at], here.vectors[at], marks, at, said, friends[at].astype(np.int64))
         return found.where(~without[found.position])
 
     def _at(self, city: int, ids: Ints) -> tuple[Ints, Bools]:

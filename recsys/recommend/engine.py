@@ -86,6 +86,8 @@ class Engine:
         homes: the city and the node number of each user of this version.
         catalogue: its places, and what its sources say of them.
         safety: who may not be shown to whom, and which places to nobody; no version's, but the data set's.
+        k_anonymity: what friends did is told only where at least so many did.
+        friendships: whether the data know who is friends with whom; else ties are people alike.
         users, places: the ids that the sources know.
     """
 
@@ -98,6 +100,8 @@ class Engine:
     homes: Homes
     catalogue: Catalogue
     safety: Safety
+    k_anonymity: int = 3
+    friendships: bool = False
     users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
     places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
 

@@ -10,7 +10,7 @@ from recsys.constants import SLOT_NOT_SAID
 from recsys.online import Candidates, PlaceRow
 from recsys.recommend.catalogue import Found, never_there
 from recsys.recommend.engine import Engine, known, known_user
-from recsys.recommend.explain import why_place
+from recsys.recommend.explain import company, why_place
 from recsys.recommend.policy import best_first
 from recsys.sources import NEAR
 
@@ -76,7 +76,10 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     node, size = engine.homes.node(query.user_id), max(engine.candidates, query.top_k)
 
     def find() -> tuple[Found, Candidates]:
-        found = engine.catalogue.find(node, city_id, near.ids, size, without=without, fresh=query.exclude_visited)
+        found = engine.catalogue.find(
+            node, city_id, near.ids, size, without=without, fresh=query.exclude_visited,
+            apart=engine.homes.nodes(engine.safety.apart(query.user_id)),
+        )  # fmt: skip
         return found, engine.features.rank_places(query.user_id, found.ids, now)
 
     found, online = await asyncio.to_thread(find)
@@ -108,8 +111,8 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
                 place.name,
                 names.neighborhoods.get((place.city_id, place.neighborhood_id), ""),
                 float(scores[at]),
-                why_place(user, place, names),
-                found.named(at),
+                why_place(user, place, names, company(int(found.friends[at]), engine)),
+                found.named(at, engine.k_anonymity),
             )
             for at, place in chosen
         ],

@@ -175,6 +175,11 @@ class PlaceSources:
         """(C,) node numbers of a city's places: what a position in the city means."""
         return self._cities[city].members
 
+    def visitors(self, users: Ints, city: int) -> Ints:
+        """(C,) how many of some users had been at each place of a city."""
+        out: Ints = np.bincount(self._cities[city].seen[users].indices, minlength=len(self.members(city)))
+        return out
+
     def _city(self, city: int, fitted: tuple[csr_array, csr_array] | None) -> _City:
         members = np.flatnonzero(self.memory.city == city)
         counts, ages = (csr_array(x[:, members]) for x in (self.memory.counts, self.memory.ages))

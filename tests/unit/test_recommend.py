@@ -77,7 +77,9 @@ def test_places_are_the_best_scored_of_the_candidates_of_the_city(engine: Engine
     assert [r.place_id for r in found] == expected
     assert [r.score for r in found] == pytest.approx([score[i] for i in expected], abs=1e-5)
     bits = [sum(1 << PLACE_SOURCES.index(name) for name in r.sources) for r in found]
-    assert bits == [named[i] for i in expected]
+    hidden = 1 << PLACE_SOURCES.index("friends")  # everybody knows two: fewer than may be told of
+    assert any(marks & hidden for marks in named.values())
+    assert bits == [int(named[i]) & ~hidden for i in expected]
 
 
 def test_where_one_was_is_named_by_ones_own_history_and_left_out_on_request(engine: Engine):
@@ -94,6 +96,36 @@ def test_where_one_was_is_named_by_ones_own_history_and_left_out_on_request(engi
     assert again == fresh - {since}
     engine.features.pairs.update((4, i) for i in range(N_PLACES))
     assert places(engine, PlaceQuery(4, exclude_visited=True)).recommendations == []
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_what_friends_did_is_told_only_where_enough_did(engine: Engine, k: int):
+    """Recounted from who had been where: in reasons and in sources, with and without a block between friends."""
+    memory = engine.catalogue.sources.memory
+    been = [set(memory.counts[[u]].indices.tolist()) for u in range(LAST)]
+    circle = [memory.friends[[u]].indices.tolist() for u in range(LAST)]
+    both = [
+        any(i % N_CITIES == u % N_CITIES for i in set.intersection(*(been[f] for f in circle[u]))) for u in range(LAST)
+    ]
+    user_id = both.index(True)  # whose friends were both at one place
+    friends = circle[user_id]
+    wishless = {i: replace(r, fine_tag_vector=r.fine_tag_vector * 0) for i, r in engine.features.place_rows.items()}
+    engine = replace(
+        engine, k_anonymity=k, friendships=k == 1, features=MemoryFeatures(engine.features.user_rows, wishless)
+    )
+    seen = 0
+    for blocked in (None, friends[0]):
+        if blocked is not None:
+            engine.safety.block(blocked, [user_id], NOW)
+        count = {i: sum(i in been[f] for f in friends if f != blocked) for i in range(N_PLACES)}
+        for r in places(engine, PlaceQuery(user_id, top_k=100)).recommendations:
+            n, told = count[r.place_id], [e for e in r.explanations if "been there" in e]
+            who, verb = "your friends" if k == 1 else "those close to you", "has" if n == 1 else "have"
+            assert told == ([f"{n} of {who} {verb} been there."] if n >= k else [])
+            assert "friends" not in r.sources or n >= k
+            seen += len(told)
+    engine.safety.block(friends[0], [user_id], NOW, on=False)
+    assert (seen > 0) == (k <= 2)
 
 
 def test_ids_and_node_numbers_are_not_the_same_thing(engine: Engine):
