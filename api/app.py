@@ -11,7 +11,7 @@ import torch
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, routes, safety, state
+from api import errors, recommend, routes, safety, state
 from api.middleware import BodyLimit, RequestContext, add_request_id
 from recsys.errors import RecsysError
 from recsys.recommend.people import PeopleQuery, recommend_people
@@ -50,8 +50,8 @@ def create_app(settings: Settings, *, ready: state.State | None = None) -> FastA
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.include_router(routes.router)
-    app.include_router(safety.router)
+    for part in (routes, recommend, safety):
+        app.include_router(part.router)
     errors.add_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from recsys.constants import N_TIME_SLOTS
+from recsys.constants import N_PRICE_BANDS, N_TIME_SLOTS
+from recsys.recommend.cursor import MAX_CHARS
 from recsys.recommend.engine import TOP_K_MAX
 from recsys.taxonomy import MAX_TAGS
 
@@ -25,9 +26,20 @@ AnyId = Annotated[Annotated[Id, Tag(NUMBER)] | Annotated[SourceId, Tag(TEXT)], D
 ANY_ID: Final = "our number, or the source's own id as text (`source:id` where two sources have the same)"
 City = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Position = Annotated[int, Field(strict=True, ge=0, lt=MAX_TAGS)]  # the live version may know fewer: GET /taxonomy
+Area = Annotated[
+    Annotated[City, Tag(NUMBER)] | Annotated[str, Field(strict=True, min_length=1, max_length=200), Tag(TEXT)],
+    Discriminator(_kind),
+]
 Slot = Annotated[int, Field(strict=True, ge=0, lt=N_TIME_SLOTS)]
 _MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Band = Annotated[int, Field(strict=True, ge=0, lt=N_PRICE_BANDS)]
+MAX_EXCLUDED: Final = 1_000  # of one request
 TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX)]
+
+
+Excluded = Annotated[list[AnyId], Field(max_length=MAX_EXCLUDED)]
+Cursor = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_CHARS)]
 
 
 class Strict(BaseModel):

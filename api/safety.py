@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path, Query
 
 from api.middleware import request_id
 from api.routes import ERRORS, Live
-from api.schemas import BlocksRequest, BlocksResponse, HiddenResponse, Place, User
+from api.safety_schemas import BlocksRequest, BlocksResponse, HiddenResponse, Place
+from api.schemas import User
 from api.state import State
 from recsys.errors import FeatureStoreUnavailable, InvalidField, UnknownPlace, UnknownUser
 from recsys.recommend.engine import Engine

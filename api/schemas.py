@@ -1,16 +1,72 @@
 """Requests and answers: the seed's section 6.3; fields are added, never renamed."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.fields import ANY_ID, AnyId, City, Moment, Position, Slot, Strict, TopK
+from api.fields import (
+    ANY_ID,
+    AnyId,
+    Area,
+    Band,
+    City,
+    Cursor,
+    Excluded,
+    Moment,
+    Position,
+    Share,
+    Slot,
+    Strict,
+    TopK,
+)
+from recsys.constants import N_PRICE_BANDS
 from recsys.events import Kind
 from recsys.sources import PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
 MAX_EVENTS: Final = 1_000  # of one request
-MAX_BLOCKS: Final = 1_000  # of one request
+
+
+Explain = Literal["none", "reasons"]
+
+
+class PriceRange(Strict):
+    """Price bands, both ends included."""
+
+    min: Band = 0
+    max: Band = N_PRICE_BANDS - 1
+
+
+class PlaceFilters(Strict):
+    """What a place must meet; of a list, one of its values."""
+
+    price: PriceRange | None = Field(default=None, description="price bands, 0 cheap … 4 dear")
+    categories: list[Position] | None = Field(
+        default=None, min_length=1, max_length=MAX_TAGS, description="positions in the categories of GET /taxonomy"
+    )
+    tags: list[Position] | None = Field(
+        default=None, min_length=1, max_length=MAX_TAGS, description="positions in the tags of GET /taxonomy"
+    )
+    neighborhoods: list[Area] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_TAGS,
+        description="of the city: names as answers give them, or numbers",
+    )
+    open_slot: Slot | None = Field(
+        default=None, description="the time slot that is typical of the place: data hold no opening hours"
+    )
+
+
+class ProfileIn(Strict):
+    """What somebody says of themselves."""
+
+    categories: list[Position] = Field(
+        default=[], max_length=MAX_TAGS, description="what they like: positions in the categories of GET /taxonomy"
+    )
+    tags: list[Position] = Field(
+        default=[], max_length=MAX_TAGS, description="what they like: positions in the tags of GET /taxonomy"
+    )
 
 
 class PlaceRecommendationRequest(Strict):
@@ -22,7 +78,10 @@ class PlaceRecommendationRequest(Strict):
         }
     )
 
-    user_id: AnyId = Field(description=f"whom for: {ANY_ID}")
+    user_id: AnyId | None = Field(default=None, description=f"whom for: {ANY_ID}; may be left out with a `profile`")
+    profile: ProfileIn | None = Field(
+        default=None, description="of somebody who is not known yet; has no effect on somebody who is"
+    )
     city_id: City | None = Field(default=None, description="where to go; default: the user's own city")
     time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
     desired_categories: list[Position] | None = Field(
@@ -31,7 +90,13 @@ class PlaceRecommendationRequest(Strict):
     exclude_visited: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="only places where the user never was: no event of theirs, of any kind"
     )
+    filters: PlaceFilters | None = Field(default=None, description="what a place must meet; all that are said")
+    exclude_place_ids: Excluded = Field(default=[], description=f"places that are left out: {ANY_ID}")
+    diversity: Share = Field(default=0.0, description="0 best first … 1 as unlike each other as can be")
+    novelty: Share = Field(default=0.0, description="0 best first … 1 the least visited first")
+    explain: Explain = Field(default="reasons", description="what is said of each place: nothing, or reasons in words")
     top_k: TopK = 10
+    cursor: Cursor | None = Field(default=None, description="`next_cursor` of the page before")
 
 
 class Named(BaseModel):
@@ -51,23 +116,26 @@ class PlaceRecommendation(Named):
     """One place, and why."""
 
     place_id: int
-    score: float = Field(description="the place head's, between 0 and 1")
+    score: float = Field(description="the place head's, between 0 and 1; of somebody unknown, popularity and fit")
     explanations: list[str]
     name: str
     neighborhood_name: str
     sources: list[str] = Field(
-        description=f"which sources named it as a candidate: {', '.join(PLACE_SOURCES)}; none: it filled the list up"
+        description=f"which sources named it as a candidate: {', '.join(PLACE_SOURCES)}; none: it filled the list up; "
+        "for somebody unknown: popular, profile"
     )
 
 
 class PlaceRecommendationResponse(BaseModel):
     """Places of one city, best first."""
 
-    user: User
+    user: User | None = Field(description="null for somebody without an id, or whose id nobody knows")
     recommendations: list[PlaceRecommendation]
     city_id: int
     city_name: str
     features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
+    next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
+    degraded: list[str] = Field(description="what this answer had to do without: user_vector; empty: nothing")
     model_version: str
     request_id: str
 
@@ -163,36 +231,6 @@ class EventsResponse(BaseModel):
     rejected: list[EventRejected]
     online: bool = Field(description="the next answer counts them; false: they count as soon as the online store can")
     model_version: str
-    request_id: str
-
-
-class BlocksRequest(Strict):
-    """Whom somebody no longer wants to meet."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [7, 8]}]})
-
-    user_ids: list[AnyId] = Field(min_length=1, max_length=MAX_BLOCKS, description=f"whom: {ANY_ID}")
-
-
-class BlocksResponse(BaseModel):
-    """Whom somebody blocked; on disk, and in the next answer."""
-
-    user: User
-    blocks: list[User] = Field(description="in the order of blocking; who blocked them is not said")
-    request_id: str
-
-
-class Place(Named):
-    """A place by its ids."""
-
-    place_id: int
-
-
-class HiddenResponse(BaseModel):
-    """Whether a place is hidden from everybody; on disk, and in the next answer."""
-
-    place: Place
-    hidden: bool
     request_id: str
 
 

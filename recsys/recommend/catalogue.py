@@ -10,11 +10,12 @@ import pyarrow as pa
 from recsys.aggregates import ONLINE_PLACE
 from recsys.aggregates.states import Ints
 from recsys.artifacts import Artifact
+from recsys.constants import FACETS
 from recsys.errors import ArtifactError
+from recsys.recommend.facets import Bools, Facets, Wanted
 from recsys.sources import PLACE_SOURCES, SOURCES, PlaceSources, Said
 
 Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 _NOBODY: Ints = np.empty(0, dtype=np.int64)
 _PAIR_KNOWN = ONLINE_PLACE.index("pair_known")
 
@@ -49,11 +50,12 @@ class Homes:
 
 @dataclass(frozen=True)
 class _City:
-    """Places by position in the city: ids (C,), vectors (C, D); `order` sorts the ids."""
+    """Places by position in the city: ids (C,), vectors (C, D), facets; `order` sorts the ids."""
 
     ids: Ints
     vectors: Floats
     order: Ints
+    facets: Facets
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Catalogue:
 
     Args:
         sources: as of the version's `until`.
-        places: an artifact's `places` table: place_id, index, city_id, embedding.
+        places: an artifact's `places` table: place_id, index, city_id, embedding, FACETS.
         n_users: how many the version knows.
 
     Raises:
@@ -120,16 +122,16 @@ class Catalogue:
         self._cities: dict[int, _City] = {}
         for city in np.unique(cities).tolist():
             rows = row[sources.members(city)]
-            self._cities[city] = _City(ids[rows], vectors[rows], np.argsort(ids[rows]))
+            self._cities[city] = _City(ids[rows], vectors[rows], np.argsort(ids[rows]), Facets.of_table(places, rows))
 
     @classmethod
     def load(cls, artifact: Artifact, places: pa.Table, n_users: int) -> "Catalogue":
         """Read from a model version; `places` is its table, which others read too.
 
         Raises:
-            ArtifactError: the version has no sources, or they do not fit its tables.
+            ArtifactError: the version has no sources or facets, or they do not fit its tables.
         """
-        if f"{SOURCES}.safetensors" not in artifact.manifest["files"]:
+        if f"{SOURCES}.safetensors" not in artifact.manifest["files"] or not set(FACETS) <= set(places.column_names):
             raise ArtifactError(f"version {artifact.version} was made by older code: run `recsys train`")
         try:
             return cls(PlaceSources.load(artifact.tensors(SOURCES)), places, n_users)
@@ -143,6 +145,10 @@ class Catalogue:
             at, there = self._at(city, ids)
             out[at[there]] = True
         return out
+
+    def matching(self, city: int, wanted: Wanted) -> Bools:
+        """(C,) of a city's places, by position, which meet what is wanted."""
+        return self._cities[city].facets.match(wanted)
 
     def ids(self, city: int, places: Bools) -> list[int]:
         """Ids of some of a city's places, by position."""
@@ -179,7 +185,7 @@ class Catalogue:
         position, marks = self.sources.candidates(said, size, at[None], without=without[None])
         friends = said.named["friends"][0]
         if len(strangers := np.intersect1d(apart, self.sources.memory.friends[[node]].indices)):
-            friends = friends - self.sources.visitors(strangers, city)
+            friends = friends - self.sources.visitors(city, strangers)
         at, marks = position[0], marks[0]
         found = Found(here.ids[at], here.vectors[at], marks, at, said, friends[at].astype(np.int64))
         return found.where(~without[found.position])
@@ -189,6 +195,11 @@ class Catalogue:
         here = self._cities[city]
         at = here.order[np.minimum(np.searchsorted(here.ids, ids, sorter=here.order), len(here.ids) - 1)]
         return at, here.ids[at] == ids
+
+    def everything(self, city: int) -> tuple[Ints, Floats, Ints]:
+        """A city's places by position: ids (C,), vectors (C, D), and how many users had been at each (C,)."""
+        here = self._cities[city]
+        return here.ids, here.vectors, self.sources.visitors(city)
 
     def signals(self, found: Found) -> Floats:
         """(C, len(PLACE_SIGNALS)) of the candidates."""

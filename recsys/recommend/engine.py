@@ -147,7 +147,11 @@ def known_user(row: UserRow | None, user_id: int) -> UserRow:
 
 
 async def known(
-    read: Callable[[list[int]], list[Row | None]], ids: Ints, order: Ints, top_k: int
+    read: Callable[[list[int]], list[Row | None]],
+    admit: Callable[[list[Row]], Sequence[bool]],
+    ids: Ints,
+    order: Ints,
+    top_k: int,
 ) -> list[tuple[int, Row]]:
     """The best candidates that the online store knows; one read, or two where some of the best are missing.
 
@@ -155,7 +159,8 @@ async def known(
     up from the next best, rather than silently short.
 
     Args:
-        read: rows by id, None for what must not be answered. It blocks, so it runs in a thread.
+        read: rows by id, None for what the store does not know. It blocks, so it runs in a thread.
+        admit: the last filter: which rows may be answered.
         ids: (C,) candidate ids.
         order: (C,) positions into `ids`, best first.
         top_k: at most this many.
@@ -167,10 +172,13 @@ async def known(
         NotReady: there are candidates, and the store knows none of them.
     """
     found: list[tuple[int, Row]] = []
+    strange = True
     for part in (order[:top_k], order[top_k:]):
         if len(part) and len(found) < top_k:
             rows = await asyncio.to_thread(read, ids[part].tolist())
-            found += [(int(at), row) for at, row in zip(part, rows, strict=True) if row is not None]
-    if len(order) and not found:
+            there = [(int(at), row) for at, row in zip(part, rows, strict=True) if row is not None]
+            strange &= not there
+            found += [pair for pair, good in zip(there, admit([row for _, row in there]), strict=True) if good]
+    if len(order) and strange:
         raise NotReady(f"the online store knows none of the {len(order)} candidates: run `recsys materialize`")
     return found[:top_k]

@@ -82,12 +82,14 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     combined = engine.ranker.combine(compat, attend)
 
     def read(ids: list[int]) -> list[UserRow | None]:
-        rows = engine.features.users(ids, now)
+        return engine.features.users(ids, now)
+
+    def admit(rows: list[UserRow]) -> list[bool]:
         engine.safety.refresh()  # what was decided since the search holds too
         apart = engine.safety.apart(query.user_id)
-        return [row if row and row.home_city_id == city_id and row.user_id not in apart else None for row in rows]
+        return [row.home_city_id == city_id and row.user_id not in apart for row in rows]
 
-    chosen = await known(read, hits.ids, best_first(hits.ids, combined), query.top_k)
+    chosen = await known(read, admit, hits.ids, best_first(hits.ids, combined), query.top_k)
     return PeopleAnswer(
         city_id,
         engine.gazetteer.cities[city_id],

@@ -1,18 +1,25 @@
 """Places for one user: candidates of the city from every source, features, rank, explain."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 
+from recsys.aggregates.finish import Floats
 from recsys.constants import SLOT_NOT_SAID
 from recsys.online import Candidates, PlaceRow
+from recsys.recommend import cursor
 from recsys.recommend.catalogue import Found, never_there
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import company, why_place
-from recsys.recommend.policy import best_first
-from recsys.sources import NEAR
+from recsys.recommend.filters import NO_FILTERS, Filters
+from recsys.recommend.policy import arrange
+from recsys.recommend.rules import Rules
+from recsys.sources import PLACE_SIGNALS
+
+_VISITORS = PLACE_SIGNALS.index("visitors")
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,17 @@ class PlaceQuery:
     desired_categories: tuple[int, ...] = ()
     top_k: int = 10
     exclude_visited: bool = False
+    filters: Filters = NO_FILTERS
+    exclude: tuple[int, ...] = ()
+    diversity: float = 0.0
+    novelty: float = 0.0
+    cursor: str | None = None
+    reasons: bool = True
+
+    @property
+    def slot(self) -> int:
+        """Its time slot, or that it has none."""
+        return SLOT_NOT_SAID if self.time_slot is None else self.time_slot
 
 
 @dataclass(frozen=True)
@@ -45,12 +63,32 @@ class PlaceAnswer:
 
     Attributes:
         features_age_s: how old the oldest feature of a place is that this answer was ranked with; 0: read just now.
+        next_cursor: with which the list goes on; None where it ends.
+        degraded: what this answer had to do without.
     """
 
     city_id: int
     city_name: str
     recommendations: list[RecommendedPlace]
     features_age_s: float
+    next_cursor: str | None
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates of one user, scored.
+
+    Attributes:
+        inputs: (C, D_PLACE_INPUT) of the head. scores: (C,) in (0, 1).
+        complete: whether these are all places that may come.
+    """
+
+    found: Found
+    online: Candidates
+    inputs: Floats
+    scores: Floats
+    complete: bool
 
 
 async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> PlaceAnswer:
@@ -59,6 +97,7 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     Raises:
         UnknownUser: not in the feature store, or not in the live version.
         UnknownCity: no such city.
+        InvalidField: a filter or the cursor is not of this version, list or city.
         Unavailable: a store did not answer in time, or what is hidden cannot be read.
         NotReady: nothing is published, or the online store is not filled.
         ArtifactError: the index holds a place that the version does not know.
@@ -68,40 +107,17 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         raise await engine.unknown(query.user_id, now)
     vector = vectors[query.user_id]
     city_id = engine.city(query.city_id, query.user_id)
-    engine.safety.refresh()
-    without = engine.catalogue.among(city_id, engine.safety.hidden())
-    near = await engine.index.search(
-        "places", vector, city_id=city_id, limit=NEAR, exclude=engine.catalogue.ids(city_id, without)
-    )
-    node, size = engine.homes.node(query.user_id), max(engine.candidates, query.top_k)
-
-    def find() -> tuple[Found, Candidates]:
-        found = engine.catalogue.find(
-            node, city_id, near.ids, size, without=without, fresh=query.exclude_visited,
-            apart=engine.homes.nodes(engine.safety.apart(query.user_id)),
-        )  # fmt: skip
-        return found, engine.features.rank_places(query.user_id, found.ids, now)
-
-    found, online = await asyncio.to_thread(find)
-    user = known_user(online.user, query.user_id)
-    features = online.features
-    if query.exclude_visited:  # the sources know where one was until the version was made, the pairs what came since
-        kept = never_there(features)
-        found, features = found.where(kept), features[kept]
-    inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
-    slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
-    scores = engine.ranker.score_places(
-        vector, found.vectors, inputs, city_id=city_id, slot=slot, categories=query.desired_categories
-    )
-
-    def read(ids: list[int]) -> list[PlaceRow | None]:
-        rows = engine.features.places(ids)
-        engine.safety.refresh()  # what was decided since the search holds too
-        barred = set(engine.safety.hidden().tolist())
-        return [row if row and row.city_id == city_id and row.place_id not in barred else None for row in rows]
-
-    chosen = await known(read, found.ids, best_first(found.ids, scores), query.top_k)
-    names = engine.gazetteer
+    whose = ("places", query.user_id, city_id)
+    shown = () if query.cursor is None else cursor.decode(query.cursor, *whose)
+    rules = Rules.of(engine, city_id, query.filters, (*query.exclude, *shown))
+    size, most = max(engine.candidates, query.top_k), len(rules.without)
+    while True:
+        ranked = await rank_places(engine, query, vector, rules, size, now)
+        found, chosen = ranked.found, await choose(engine, query, ranked, rules)
+        if len(chosen) == query.top_k or ranked.complete:
+            break
+        size = most  # what was dropped after the search left too few: rare, and then everything is looked at
+    user, names = known_user(ranked.online.user, query.user_id), engine.gazetteer
     return PlaceAnswer(
         city_id,
         names.cities[city_id],
@@ -110,11 +126,60 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
                 place.place_id,
                 place.name,
                 names.neighborhoods.get((place.city_id, place.neighborhood_id), ""),
-                float(scores[at]),
-                why_place(user, place, names, company(int(found.friends[at]), engine)),
+                float(ranked.scores[at]),
+                why_place(user, place, names, company(int(found.friends[at]), engine)) if query.reasons else [],
                 found.named(at, engine.k_anonymity),
             )
             for at, place in chosen
         ],
-        online.age_s,
+        ranked.online.age_s,
+        next_cursor(query, whose, shown, [place.place_id for _, place in chosen]),
     )
+
+
+def next_cursor(query: PlaceQuery, whose: Sequence[object], shown: Sequence[int], chosen: Sequence[int]) -> str | None:
+    """With what a list goes on that has shown some and now these; None where it is at its end."""
+    so_far = [*shown, *chosen]
+    ends = len(chosen) < query.top_k or len(so_far) > cursor.MOST_SHOWN
+    return None if ends else cursor.encode(so_far, *whose)
+
+
+async def rank_places(
+    engine: Engine, query: PlaceQuery, vector: Floats, rules: Rules, size: int, now: datetime
+) -> Ranked:
+    """Candidates that may come, and their scores.
+
+    Args:
+        vector: the user's. size: how many candidates to look for.
+    """
+    near = await rules.near(vector)
+    node = engine.homes.node(query.user_id)
+    apart = engine.homes.nodes(engine.safety.apart(query.user_id))
+
+    def find() -> tuple[Found, Candidates]:
+        found = engine.catalogue.find(
+            node, rules.city_id, near.ids, size, without=rules.without, fresh=query.exclude_visited, apart=apart
+        )
+        return found, engine.features.rank_places(query.user_id, found.ids, now)
+
+    found, online = await asyncio.to_thread(find)
+    known_user(online.user, query.user_id)
+    features, complete = online.features, len(found.ids) < size or size >= len(rules.without)
+    if query.exclude_visited:  # the sources know where one was until the version was made, the pairs what came since
+        kept = never_there(features)
+        found, features = found.where(kept), features[kept]
+    inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
+    scores = engine.ranker.score_places(
+        vector, found.vectors, inputs, city_id=rules.city_id, slot=query.slot, categories=query.desired_categories
+    )
+    return Ranked(found, online, inputs, scores, complete)
+
+
+async def choose(engine: Engine, query: PlaceQuery, ranked: Ranked, rules: Rules) -> list[tuple[int, PlaceRow]]:
+    """The list: positions among the candidates and their rows, in the order of the answer."""
+    found = ranked.found
+    order = arrange(
+        found.ids, ranked.scores, found.vectors, ranked.inputs[:, _VISITORS - len(PLACE_SIGNALS)],
+        diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
+    )  # fmt: skip
+    return await known(engine.features.places, rules.admit, found.ids, order, query.top_k)

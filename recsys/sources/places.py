@@ -83,6 +83,7 @@ class _City:
     ages: csr_array
     similar: csr_array
     ease: csr_array
+    visitors: Ints
     place: Floats
     lists: tuple[Ints, ...]
     shares: Floats
@@ -175,9 +176,12 @@ class PlaceSources:
         """(C,) node numbers of a city's places: what a position in the city means."""
         return self._cities[city].members
 
-    def visitors(self, users: Ints, city: int) -> Ints:
-        """(C,) how many of some users had been at each place of a city."""
-        out: Ints = np.bincount(self._cities[city].seen[users].indices, minlength=len(self.members(city)))
+    def visitors(self, city: int, users: Ints | None = None) -> Ints:
+        """(C,) how many users, or how many of some, had been at each place of a city."""
+        here = self._cities[city]
+        if users is None:
+            return here.visitors
+        out: Ints = np.bincount(here.seen[users].indices, minlength=len(here.members))
         return out
 
     def _city(self, city: int, fitted: tuple[csr_array, csr_array] | None) -> _City:
@@ -199,7 +203,8 @@ class PlaceSources:
             similar, ease = _item_models(seen, visitors)
         else:
             similar, ease = (csr_array(x[members][:, members]) for x in fitted)
-        return _City(members, counts, seen, ages, similar, ease, place, lists, shares, np.log(kinds @ shares + 1e-4))
+        usual = np.log(kinds @ shares + 1e-4)
+        return _City(members, counts, seen, ages, similar, ease, visitors, place, lists, shares, usual)
 
     def ask(self, users: Ints, city: int, counts: csr_array | None = None, ages: csr_array | None = None) -> Said:
         """What the sources say to (B,) users of a city's places.

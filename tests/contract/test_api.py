@@ -69,7 +69,9 @@ def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
     body = answer.json()
     assert set(body) == {
         "user", "recommendations", "city_id", "city_name", "features_age_s", "model_version", "request_id",
+        "next_cursor", "degraded",
     }  # fmt: skip
+    assert body["degraded"] == []
     assert body["user"] == {"user_id": 4, "source": None, "source_id": None}
     assert (body["city_id"], body["city_name"], body["model_version"]) == (2, "City 2", "test-1")
     found = body["recommendations"]
@@ -92,6 +94,46 @@ def test_places_where_the_user_was_are_left_out_on_request(client: TestClient):
     assert own
     assert {r["place_id"] for r in ask(exclude_visited=True)} == {r["place_id"] for r in everything} - own
     assert ask(exclude_visited=False) == everything
+
+
+def test_filters_and_exclusions_narrow_the_list_and_a_cursor_goes_on(client: TestClient, state: State):
+    assert state.engine is not None
+    rows = state.engine.features.place_rows
+
+    def ask(**more: object) -> dict:
+        answer = client.post("/recommend/places", json={"user_id": 4} | more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def ids(body: dict) -> list[int]:
+        return [r["place_id"] for r in body["recommendations"]]
+
+    everything = ids(ask(top_k=100))
+    cheap = ask(top_k=100, filters={"price": {"max": 1}, "neighborhoods": ["Quarter 1-0", 2]})
+    assert ids(cheap) == [i for i in everything if rows[i].price_band <= 1 and rows[i].neighborhood_id in (0, 2)]
+    assert cheap["next_cursor"] is None
+    assert ids(ask(exclude_place_ids=everything[:5])) == everything[5:15]
+    first = ask(top_k=7)
+    second = ask(top_k=7, cursor=first["next_cursor"])
+    assert ids(first) + ids(second) == everything[:14]
+    assert all(r["explanations"] == [] for r in ask(explain="none")["recommendations"])
+    assert ids(ask(diversity=1)) != ids(ask())
+
+
+@pytest.mark.parametrize("who", [{}, {"user_id": 10**6}, {"user_id": "new-one"}])
+def test_somebody_unknown_is_answered_by_their_profile(client: TestClient, state: State, who: dict):
+    assert state.engine is not None
+    body = {**who, "city_id": 1, "profile": {"categories": [2]}, "top_k": 5}
+    answer = client.post("/recommend/places", json=body)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert said["degraded"] == ["user_vector"]
+    assert said["user"] == ({**who, "source": None, "source_id": None} if who.get("user_id") == 10**6 else None)
+    assert len(said["recommendations"]) == 5
+    for r in said["recommendations"]:
+        assert state.engine.features.place_rows[r["place_id"]].category_one_hot[2] > 0
+        assert r["sources"] == ["popular", "profile"]
+        assert r["explanations"][0] == "You asked for clubs spots."
 
 
 def test_the_same_request_twice_gives_the_same_list(client: TestClient):
@@ -165,6 +207,27 @@ def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body:
         ("places", {"user_id": 1, "top_k": 101}, "top_k"),
         ("places", {"user_id": 1, "topk": 5}, "topk"),
         ("places", {"user_id": 1, "exclude_visited": 1}, "exclude_visited"),
+        ("places", {"user_id": 1, "filters": {"price": {"min": 3, "max": 2}}}, "filters.price"),
+        ("places", {"user_id": 1, "filters": {"price": {"min": 5}}}, "filters.price.min"),
+        ("places", {"user_id": 1, "filters": {"price": {"low": 1}}}, "filters.price.low"),
+        ("places", {"user_id": 1, "filters": {"categories": []}}, "filters.categories"),
+        ("places", {"user_id": 1, "filters": {"categories": [6]}}, "filters.categories.0"),
+        ("places", {"user_id": 1, "filters": {"tags": [0, 100]}}, "filters.tags.1"),
+        ("places", {"user_id": 1, "filters": {"neighborhoods": ["Nowhere"]}}, "filters.neighborhoods.0"),
+        ("places", {"user_id": 1, "filters": {"neighborhoods": [True]}}, "filters.neighborhoods.0"),
+        ("places", {"user_id": 1, "filters": {"open_slot": 6}}, "filters.open_slot"),
+        ("places", {"user_id": 1, "filters": {"open": True}}, "filters.open"),
+        ("places", {"user_id": 1, "exclude_place_ids": [1, -1]}, "exclude_place_ids.1"),
+        ("places", {"user_id": 1, "exclude_place_ids": [1] * 1_001}, "exclude_place_ids"),
+        ("places", {"user_id": 1, "diversity": 1.1}, "diversity"),
+        ("places", {"user_id": 1, "diversity": True}, "diversity"),
+        ("places", {"user_id": 1, "novelty": -0.1}, "novelty"),
+        ("places", {"user_id": 1, "cursor": ""}, "cursor"),
+        ("places", {"user_id": 1, "cursor": "abc"}, "cursor"),
+        ("places", {"user_id": 1, "explain": "all"}, "explain"),
+        ("places", {"profile": {"categories": [0]}}, "city_id"),
+        ("places", {"profile": {"categories": [6]}, "city_id": 1}, "profile.categories.0"),
+        ("places", {"profile": {"likes": [6]}, "city_id": 1}, "profile.likes"),
         ("people", {"user_id": 1, "activity_tags": [100]}, "activity_tags.0"),
         ("people", {"user_id": 1, "target_place_id": -4}, "target_place_id"),
         ("people", {"user_id": 1, "city_id": -1}, "city_id"),

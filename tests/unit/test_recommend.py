@@ -17,7 +17,7 @@ from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleAnswer, PeopleQuery, recommend_people
 from recsys.recommend.places import PlaceAnswer, PlaceQuery, recommend_places
 from recsys.sources import NEAR, PLACE_SOURCES
-from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine, unit
+from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine, places_table, unit
 
 LAST = N_USERS - 1  # in the feature store, but not in the index
 
@@ -133,9 +133,8 @@ def test_ids_and_node_numbers_are_not_the_same_thing(engine: Engine):
     plain, n = engine.catalogue, N_PLACES
     ids = 1_000 - np.arange(n)
     vectors = unit(np.random.default_rng(9), n)
-    table = pa.table(
-        {"place_id": ids, "index": range(n), "city_id": np.arange(n) % N_CITIES, "embedding": list(vectors)}
-    )
+    assert isinstance(engine.features, MemoryFeatures)
+    table = places_table(engine.features.place_rows, vectors).set_column(0, "place_id", pa.array(ids))
     mixed = Catalogue(plain.sources, table.take(np.random.default_rng(1).permutation(n)), LAST)
     near = np.array([1_000 - 4, 1_000 - 1])  # of city 1
     every = np.zeros(len(plain.sources.members(1)), dtype=bool)

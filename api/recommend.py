@@ -1,0 +1,121 @@
+"""Recommendations: a request's fields in, an answer's fields out."""
+
+from fastapi import APIRouter
+
+from api.middleware import request_id
+from api.routes import ERRORS, Live
+from api.schemas import (
+    PeopleRecommendation,
+    PeopleRecommendationRequest,
+    PeopleRecommendationResponse,
+    PlaceFilters,
+    PlaceRecommendation,
+    PlaceRecommendationRequest,
+    PlaceRecommendationResponse,
+    User,
+)
+from recsys.errors import InvalidField, UnknownUser
+from recsys.recommend.engine import Engine
+from recsys.recommend.filters import NO_FILTERS, Filters
+from recsys.recommend.newcomer import NOBODY, Profile, recommend_to_anybody
+from recsys.recommend.people import PeopleQuery, recommend_people
+from recsys.recommend.places import PlaceQuery
+
+router = APIRouter(tags=["recommend"], responses=ERRORS)
+
+
+@router.post("/recommend/places")
+async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommendationResponse:
+    """Places of one city for one user, best first, with reasons."""
+    engine = state.require()
+    engine.check("desired_categories", body.desired_categories or (), engine.gazetteer.taxonomy.categories)
+    said, user_id = body.profile, _who(engine, body)
+    query = PlaceQuery(
+        user_id,
+        body.city_id,
+        body.time_slot,
+        tuple(dict.fromkeys(body.desired_categories or ())),
+        body.top_k,
+        body.exclude_visited,
+        filters(body.filters),
+        tuple(engine.places.number(f"exclude_place_ids.{i}", id_) for i, id_ in enumerate(body.exclude_place_ids)),
+        body.diversity,
+        body.novelty,
+        body.cursor,
+        body.explain != "none",
+    )
+    profile = None if said is None else Profile(tuple(dict.fromkeys(said.categories)), tuple(dict.fromkeys(said.tags)))
+    answer = await recommend_to_anybody(engine, query, profile, state.now())
+    return PlaceRecommendationResponse(
+        user=None if user_id == NOBODY else User(user_id=user_id, **vars(engine.users.own(user_id))),
+        recommendations=[
+            PlaceRecommendation(**vars(r), **vars(engine.places.own(r.place_id))) for r in answer.recommendations
+        ],
+        city_id=answer.city_id,
+        city_name=answer.city_name,
+        features_age_s=round(answer.features_age_s, 3),
+        next_cursor=answer.next_cursor,
+        degraded=list(answer.degraded),
+        model_version=engine.version,
+        request_id=request_id.get(),
+    )
+
+
+@router.post("/recommend/people")
+async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecommendationResponse:
+    """People of one city for one user to go with, best first, with reasons."""
+    engine = state.require()
+    engine.check("activity_tags", body.activity_tags or (), engine.gazetteer.taxonomy.tags)
+    user_id, target = engine.users.number("user_id", body.user_id), body.target_place_id
+    query = PeopleQuery(
+        user_id,
+        body.city_id,
+        None if target is None else engine.places.number("target_place_id", target),
+        tuple(dict.fromkeys(body.activity_tags or ())),
+        body.time_slot,
+        body.top_k,
+    )
+    answer = await recommend_people(engine, query, state.now())
+    return PeopleRecommendationResponse(
+        user=User(user_id=user_id, **vars(engine.users.own(user_id))),
+        recommendations=[
+            PeopleRecommendation(**vars(r), **vars(engine.users.own(r.user_id))) for r in answer.recommendations
+        ],
+        city_id=answer.city_id,
+        city_name=answer.city_name,
+        model_version=engine.version,
+        request_id=request_id.get(),
+    )
+
+
+def filters(said: PlaceFilters | None) -> Filters:
+    """A request's filters.
+
+    Raises:
+        InvalidField: a price range is empty.
+    """
+    if said is None:
+        return NO_FILTERS
+    if said.price is not None and said.price.min > said.price.max:
+        raise InvalidField("filters.price", f"min must be at most max (got {said.price.min} and {said.price.max})")
+    return Filters(
+        None if said.price is None else (said.price.min, said.price.max),
+        tuple(said.categories or ()),
+        tuple(said.tags or ()),
+        tuple(said.neighborhoods or ()),
+        said.open_slot,
+    )
+
+
+def _who(engine: Engine, body: PlaceRecommendationRequest) -> int:
+    """The user's number; NOBODY for who has none, and says a profile instead."""
+    if body.user_id is None:
+        if body.profile is None:
+            raise InvalidField("user_id", "must be said, or a profile of somebody who has none yet")
+        return NOBODY
+    try:
+        return engine.users.number("user_id", body.user_id)
+    except UnknownUser:
+        if body.profile is None:
+            raise
+        return NOBODY
