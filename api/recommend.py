@@ -4,11 +4,15 @@ from fastapi import APIRouter
 
 from api.middleware import request_id
 from api.routes import ERRORS, Live
+from api.rules import PlaceFilters, PlaceRules
 from api.schemas import (
+    GroupMember,
+    GroupRecommendation,
+    GroupRecommendationRequest,
+    GroupRecommendationResponse,
     PeopleRecommendation,
     PeopleRecommendationRequest,
     PeopleRecommendationResponse,
-    PlaceFilters,
     PlaceRecommendation,
     PlaceRecommendationRequest,
     PlaceRecommendationResponse,
@@ -17,6 +21,7 @@ from api.schemas import (
 from recsys.errors import InvalidField, UnknownUser
 from recsys.recommend.engine import Engine
 from recsys.recommend.filters import NO_FILTERS, Filters
+from recsys.recommend.groups import GroupPlace, recommend_group
 from recsys.recommend.newcomer import NOBODY, Profile, recommend_to_anybody
 from recsys.recommend.people import PeopleQuery, recommend_people
 from recsys.recommend.places import PlaceQuery
@@ -28,26 +33,12 @@ router = APIRouter(tags=["recommend"], responses=ERRORS)
 async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommendationResponse:
     """Places of one city for one user, best first, with reasons."""
     engine = state.require()
-    engine.check("desired_categories", body.desired_categories or (), engine.gazetteer.taxonomy.categories)
     said, user_id = body.profile, _who(engine, body)
-    query = PlaceQuery(
-        user_id,
-        body.city_id,
-        body.time_slot,
-        tuple(dict.fromkeys(body.desired_categories or ())),
-        body.top_k,
-        body.exclude_visited,
-        filters(body.filters),
-        tuple(engine.places.number(f"exclude_place_ids.{i}", id_) for i, id_ in enumerate(body.exclude_place_ids)),
-        body.diversity,
-        body.novelty,
-        body.cursor,
-        body.explain != "none",
-    )
+    query = place_query(engine, body, user_id)
     profile = None if said is None else Profile(tuple(dict.fromkeys(said.categories)), tuple(dict.fromkeys(said.tags)))
     answer = await recommend_to_anybody(engine, query, profile, state.now())
     return PlaceRecommendationResponse(
-        user=None if user_id == NOBODY else User(user_id=user_id, **vars(engine.users.own(user_id))),
+        user=None if user_id == NOBODY else _user(engine, user_id),
         recommendations=[
             PlaceRecommendation(**vars(r), **vars(engine.places.own(r.place_id))) for r in answer.recommendations
         ],
@@ -74,17 +65,74 @@ async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecomm
         tuple(dict.fromkeys(body.activity_tags or ())),
         body.time_slot,
         body.top_k,
+        body.exclude_friends,
+        body.cursor,
     )
     answer = await recommend_people(engine, query, state.now())
     return PeopleRecommendationResponse(
-        user=User(user_id=user_id, **vars(engine.users.own(user_id))),
+        user=_user(engine, user_id),
         recommendations=[
             PeopleRecommendation(**vars(r), **vars(engine.users.own(r.user_id))) for r in answer.recommendations
         ],
         city_id=answer.city_id,
         city_name=answer.city_name,
+        next_cursor=answer.next_cursor,
         model_version=engine.version,
         request_id=request_id.get(),
+    )
+
+
+@router.post("/recommend/groups")
+async def groups(body: GroupRecommendationRequest, state: Live) -> GroupRecommendationResponse:
+    """Places of one city that suit several users, with what each place is to each of them."""
+    engine = state.require()
+    users = [engine.users.number(f"user_ids.{i}", given) for i, given in enumerate(body.user_ids)]
+    for at, user_id in enumerate(users):
+        if user_id in users[:at]:
+            raise InvalidField(f"user_ids.{at}", f"must name each user once (got {user_id} twice)")
+    answer = await recommend_group(engine, place_query(engine, body, users[0]), users, body.strategy, state.now())
+    return GroupRecommendationResponse(
+        users=[_user(engine, user_id) for user_id in users],
+        strategy=answer.strategy,
+        recommendations=[_group_place(engine, r) for r in answer.recommendations],
+        city_id=answer.city_id,
+        city_name=answer.city_name,
+        features_age_s=round(answer.features_age_s, 3),
+        next_cursor=answer.next_cursor,
+        model_version=engine.version,
+        request_id=request_id.get(),
+    )
+
+
+def _group_place(engine: Engine, place: GroupPlace) -> GroupRecommendation:
+    members = [GroupMember(**vars(m), **vars(engine.users.own(m.user_id))) for m in place.members]
+    return GroupRecommendation(**vars(place) | {"members": members}, **vars(engine.places.own(place.place_id)))
+
+
+def _user(engine: Engine, user_id: int) -> User:
+    return User(user_id=user_id, **vars(engine.users.own(user_id)))
+
+
+def place_query(engine: Engine, body: PlaceRules, user_id: int) -> PlaceQuery:
+    """What a request asks of a list of places.
+
+    Raises:
+        InvalidField, UnknownPlace: the live version has no such category, or place to leave out.
+    """
+    engine.check("desired_categories", body.desired_categories or (), engine.gazetteer.taxonomy.categories)
+    return PlaceQuery(
+        user_id,
+        body.city_id,
+        body.time_slot,
+        tuple(dict.fromkeys(body.desired_categories or ())),
+        body.top_k,
+        body.exclude_visited,
+        filters(body.filters),
+        tuple(engine.places.number(f"exclude_place_ids.{i}", id_) for i, id_ in enumerate(body.exclude_place_ids)),
+        body.diversity,
+        body.novelty,
+        body.cursor,
+        body.explain != "none",
     )
 
 

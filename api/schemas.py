@@ -1,75 +1,20 @@
 """Requests and answers: the seed's section 6.3; fields are added, never renamed."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.fields import (
-    ANY_ID,
-    AnyId,
-    Area,
-    Band,
-    City,
-    Cursor,
-    Excluded,
-    Moment,
-    Position,
-    Share,
-    Slot,
-    Strict,
-    TopK,
-)
-from recsys.constants import N_PRICE_BANDS
+from api.fields import ANY_ID, AnyId, City, Cursor, Moment, Position, Slot, Strict, TopK
+from api.rules import PlaceRules, ProfileIn
 from recsys.events import Kind
+from recsys.recommend.groups import MAX_GROUP, Strategy
 from recsys.sources import PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
 MAX_EVENTS: Final = 1_000  # of one request
 
 
-Explain = Literal["none", "reasons"]
-
-
-class PriceRange(Strict):
-    """Price bands, both ends included."""
-
-    min: Band = 0
-    max: Band = N_PRICE_BANDS - 1
-
-
-class PlaceFilters(Strict):
-    """What a place must meet; of a list, one of its values."""
-
-    price: PriceRange | None = Field(default=None, description="price bands, 0 cheap … 4 dear")
-    categories: list[Position] | None = Field(
-        default=None, min_length=1, max_length=MAX_TAGS, description="positions in the categories of GET /taxonomy"
-    )
-    tags: list[Position] | None = Field(
-        default=None, min_length=1, max_length=MAX_TAGS, description="positions in the tags of GET /taxonomy"
-    )
-    neighborhoods: list[Area] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=MAX_TAGS,
-        description="of the city: names as answers give them, or numbers",
-    )
-    open_slot: Slot | None = Field(
-        default=None, description="the time slot that is typical of the place: data hold no opening hours"
-    )
-
-
-class ProfileIn(Strict):
-    """What somebody says of themselves."""
-
-    categories: list[Position] = Field(
-        default=[], max_length=MAX_TAGS, description="what they like: positions in the categories of GET /taxonomy"
-    )
-    tags: list[Position] = Field(
-        default=[], max_length=MAX_TAGS, description="what they like: positions in the tags of GET /taxonomy"
-    )
-
-
-class PlaceRecommendationRequest(Strict):
+class PlaceRecommendationRequest(PlaceRules):
     """Places for one user."""
 
     model_config = ConfigDict(
@@ -82,21 +27,17 @@ class PlaceRecommendationRequest(Strict):
     profile: ProfileIn | None = Field(
         default=None, description="of somebody who is not known yet; has no effect on somebody who is"
     )
-    city_id: City | None = Field(default=None, description="where to go; default: the user's own city")
-    time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
-    desired_categories: list[Position] | None = Field(
-        default=None, max_length=MAX_TAGS, description="what for: positions in the categories of GET /taxonomy"
+
+
+class GroupRecommendationRequest(PlaceRules):
+    """Places for several users at once."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 17, 8], "time_slot": 5, "top_k": 5}]})
+
+    user_ids: list[AnyId] = Field(min_length=2, max_length=MAX_GROUP, description=f"whom for, each once: {ANY_ID}")
+    strategy: Strategy = Field(
+        default="least_misery", description="the order: by the score of whom a place suits least, or by the mean score"
     )
-    exclude_visited: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="only places where the user never was: no event of theirs, of any kind"
-    )
-    filters: PlaceFilters | None = Field(default=None, description="what a place must meet; all that are said")
-    exclude_place_ids: Excluded = Field(default=[], description=f"places that are left out: {ANY_ID}")
-    diversity: Share = Field(default=0.0, description="0 best first … 1 as unlike each other as can be")
-    novelty: Share = Field(default=0.0, description="0 best first … 1 the least visited first")
-    explain: Explain = Field(default="reasons", description="what is said of each place: nothing, or reasons in words")
-    top_k: TopK = 10
-    cursor: Cursor | None = Field(default=None, description="`next_cursor` of the page before")
 
 
 class Named(BaseModel):
@@ -140,6 +81,39 @@ class PlaceRecommendationResponse(BaseModel):
     request_id: str
 
 
+class GroupMember(User):
+    """What a place is to one of them."""
+
+    score: float = Field(description="the place head's, between 0 and 1")
+    explanations: list[str]
+
+
+class GroupRecommendation(Named):
+    """One place, and what it is to each."""
+
+    place_id: int
+    score: float = Field(description="that of the strategy")
+    least_misery: float = Field(description="the lowest of the members' scores")
+    average: float = Field(description="their mean")
+    members: list[GroupMember]
+    name: str
+    neighborhood_name: str
+
+
+class GroupRecommendationResponse(BaseModel):
+    """Places of one city for all of them, best first."""
+
+    users: list[User]
+    strategy: Strategy = Field(description="what the order is by")
+    recommendations: list[GroupRecommendation]
+    city_id: int
+    city_name: str
+    features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
+    next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
+    model_version: str
+    request_id: str
+
+
 class PeopleRecommendationRequest(Strict):
     """People for one user to go with."""
 
@@ -154,7 +128,11 @@ class PeopleRecommendationRequest(Strict):
         default=None, max_length=MAX_TAGS, description="what to do there: positions in the tags of GET /taxonomy"
     )
     time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
+    exclude_friends: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="nobody who is a friend already; refused where the data know no friendships"
+    )
     top_k: TopK = 10
+    cursor: Cursor | None = Field(default=None, description="`next_cursor` of the page before")
 
 
 class PeopleRecommendation(Named):
@@ -175,6 +153,7 @@ class PeopleRecommendationResponse(BaseModel):
     recommendations: list[PeopleRecommendation]
     city_id: int
     city_name: str
+    next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     model_version: str
     request_id: str
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_USER
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PEOPLE, ONLINE_USER
 from recsys.constants import C_COARSE, C_FINE, C_VIBE, FACETS
 from recsys.errors import FeatureStoreUnavailable
 from recsys.index import EdgeIndex, Vectors
@@ -53,6 +53,7 @@ class MemoryFeatures:
     place_rows: dict[int, PlaceRow]
     down: bool = False
     pairs: set[tuple[int, int]] = field(default_factory=set)  # (user, place) that the store knows events of
+    ties: set[tuple[int, int]] = field(default_factory=set)  # (user, peer) that the store knows a tie of
     calls: list[str] = field(default_factory=list)
 
     def _call(self, name: str) -> None:
@@ -81,6 +82,8 @@ class MemoryFeatures:
         values = np.array(features, dtype=np.float32).reshape(len(features), width)
         if width == D_ONLINE_PLACE:
             values[:, -1] = [(user_id, int(i)) in self.pairs for i in ids]
+        else:
+            values[:, ONLINE_PEOPLE.index("tie_known")] = [(user_id, int(i)) in self.ties for i in ids]
         return Candidates(self.user_rows.get(user_id), values, 0.0)
 
     def schema(self) -> dict[str, dict[str, str]]:

@@ -31,12 +31,18 @@ class Homes:
         ids, nodes, cities = (users[name].to_numpy() for name in ("user_id", "index", "city_id"))
         order = np.argsort(ids)
         self._ids, self._nodes, self._cities = ids[order], nodes[order], cities[order]
+        self._by_node = ids[np.argsort(nodes)]
 
     def nodes(self, user_ids: Collection[int]) -> Ints:
         """Node numbers of those of some users that the version knows."""
         asked = np.fromiter(user_ids, dtype=np.int64)
         at = np.minimum(np.searchsorted(self._ids, asked), len(self._ids) - 1)
         found: Ints = self._nodes[at[self._ids[at] == asked]]
+        return found
+
+    def ids(self, nodes: Ints) -> list[int]:
+        """Ids of users by their node numbers."""
+        found: list[int] = self._by_node[nodes].tolist()
         return found
 
     def of(self, user_id: int) -> int:
@@ -184,7 +190,7 @@ class Catalogue:
             without = without | (said.named["own"][0] > 0)
         position, marks = self.sources.candidates(said, size, at[None], without=without[None])
         friends = said.named["friends"][0]
-        if len(strangers := np.intersect1d(apart, self.sources.memory.friends[[node]].indices)):
+        if len(strangers := np.intersect1d(apart, self.friends(node))):
             friends = friends - self.sources.visitors(city, strangers)
         at, marks = position[0], marks[0]
         found = Found(here.ids[at], here.vectors[at], marks, at, said, friends[at].astype(np.int64))
@@ -200,6 +206,11 @@ class Catalogue:
         """A city's places by position: ids (C,), vectors (C, D), and how many users had been at each (C,)."""
         here = self._cities[city]
         return here.ids, here.vectors, self.sources.visitors(city)
+
+    def friends(self, node: int) -> Ints:
+        """Numbers of those to whom a user had a tie, as of the version."""
+        found: Ints = self.sources.memory.friends[[node]].indices
+        return found
 
     def signals(self, found: Found) -> Floats:
         """(C, len(PLACE_SIGNALS)) of the candidates."""

@@ -46,5 +46,11 @@ def decode(text: str, *whose: object) -> tuple[int, ...]:
     return tuple(np.frombuffer(body[_MARK:], dtype="<i8").tolist())
 
 
+def next_cursor(top_k: int, whose: Sequence[object], shown: Sequence[int], page: Sequence[int]) -> str | None:
+    """With what a list goes on that has shown some and now a page; None where it is at its end."""
+    so_far = [*shown, *page]
+    return None if len(page) < top_k or len(so_far) > MOST_SHOWN else encode(so_far, *whose)
+
+
 def _mark(whose: tuple[object, ...]) -> bytes:
     return blake2b(repr(whose).encode(), digest_size=_MARK).digest()

@@ -127,6 +127,16 @@ class Engine:
                 allowed = f"must be from 0 to {len(names) - 1}, see GET /taxonomy"
                 raise InvalidField(f"{field}.{at}", f"{allowed} (got {position})")
 
+    def friends(self, user_id: int) -> list[int]:
+        """Ids of a user's friends, as of this version.
+
+        Raises:
+            InvalidField: the data know no friendships.
+        """
+        if not self.friendships:
+            raise InvalidField("exclude_friends", "this data set knows no friendships: its ties are people alike")
+        return self.homes.ids(self.catalogue.friends(self.homes.node(user_id)))
+
     async def unknown(self, user_id: int, now: datetime) -> UnknownUser:
         """The error for someone without a vector: nobody knows them, or they joined after the version was made."""
         (row,) = await asyncio.to_thread(self.features.users, [user_id], now)

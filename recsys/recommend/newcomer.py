@@ -13,8 +13,9 @@ from recsys.aggregates.finish import Floats
 from recsys.errors import InvalidField, UnknownUser
 from recsys.online import PlaceRow
 from recsys.recommend import cursor
+from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known
-from recsys.recommend.places import PlaceAnswer, PlaceQuery, RecommendedPlace, next_cursor, recommend_places
+from recsys.recommend.places import PlaceAnswer, PlaceQuery, RecommendedPlace, recommend_places
 from recsys.recommend.policy import arrange
 from recsys.recommend.rules import Rules
 
@@ -90,7 +91,7 @@ async def _recommend(engine: Engine, query: PlaceQuery, profile: Profile) -> Pla
             for at, place in chosen
         ],
         0.0,
-        next_cursor(query, whose, shown, [place.place_id for _, place in chosen]),
+        next_cursor(query.top_k, whose, shown, [place.place_id for _, place in chosen]),
         (WITHOUT,),
     )
 

@@ -4,12 +4,17 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
+from recsys.aggregates import ONLINE_PEOPLE
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
 from recsys.online import UserRow
+from recsys.recommend import cursor
+from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_person
 from recsys.recommend.policy import best_first
+
+_TIE_KNOWN = ONLINE_PEOPLE.index("tie_known")
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class PeopleQuery:
     activity_tags: tuple[int, ...] = ()
     time_slot: int | None = None
     top_k: int = 10
+    exclude_friends: bool = False
+    cursor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,12 @@ class RecommendedPerson:
 
 @dataclass(frozen=True)
 class PeopleAnswer:
-    """The list, best first, and the city it is for."""
+    """The list, best first, and the city it is for; with `next_cursor` it goes on."""
 
     city_id: int
     city_name: str
     recommendations: list[RecommendedPerson]
+    next_cursor: str | None
 
 
 async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) -> PeopleAnswer:
@@ -50,6 +58,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
 
     Raises:
         UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
+        InvalidField: friends are to be excluded and the data know none, or the cursor is of another list.
         Unavailable: a store did not answer in time, or who is blocked cannot be read.
         NotReady: nothing is published, or the online store is not filled.
     """
@@ -64,13 +73,16 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
             raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
         target = found[query.target_place_id]
     vector = vectors[query.user_id]
+    whose = ("people", query.user_id, city_id)
+    shown = () if query.cursor is None else cursor.decode(query.cursor, *whose)
     engine.safety.refresh()
+    friends = engine.friends(query.user_id) if query.exclude_friends else []
     hits = await engine.index.search(
         "users",
         vector,
         city_id=city_id,
         limit=max(engine.candidates, query.top_k),
-        exclude=[query.user_id, *engine.safety.apart(query.user_id)],
+        exclude=[query.user_id, *engine.safety.apart(query.user_id), *friends, *shown],
         using="people",
     )
     online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
@@ -84,9 +96,11 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     def read(ids: list[int]) -> list[UserRow | None]:
         return engine.features.users(ids, now)
 
+    since = set(hits.ids[online.features[:, _TIE_KNOWN] > 0].tolist()) if query.exclude_friends else set()
+
     def admit(rows: list[UserRow]) -> list[bool]:
         engine.safety.refresh()  # what was decided since the search holds too
-        apart = engine.safety.apart(query.user_id)
+        apart = engine.safety.apart(query.user_id) | since
         return [row.home_city_id == city_id and row.user_id not in apart for row in rows]
 
     chosen = await known(read, admit, hits.ids, best_first(hits.ids, combined), query.top_k)
@@ -104,4 +118,5 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
             )
             for at, peer in chosen
         ],
+        next_cursor(query.top_k, whose, shown, [peer.user_id for _, peer in chosen]),
     )

@@ -1,7 +1,6 @@
 """Places for one user: candidates of the city from every source, features, rank, explain."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +11,7 @@ from recsys.constants import SLOT_NOT_SAID
 from recsys.online import Candidates, PlaceRow
 from recsys.recommend import cursor
 from recsys.recommend.catalogue import Found, never_there
+from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import company, why_place
 from recsys.recommend.filters import NO_FILTERS, Filters
@@ -133,15 +133,8 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
             for at, place in chosen
         ],
         ranked.online.age_s,
-        next_cursor(query, whose, shown, [place.place_id for _, place in chosen]),
+        next_cursor(query.top_k, whose, shown, [place.place_id for _, place in chosen]),
     )
-
-
-def next_cursor(query: PlaceQuery, whose: Sequence[object], shown: Sequence[int], chosen: Sequence[int]) -> str | None:
-    """With what a list goes on that has shown some and now these; None where it is at its end."""
-    so_far = [*shown, *chosen]
-    ends = len(chosen) < query.top_k or len(so_far) > cursor.MOST_SHOWN
-    return None if ends else cursor.encode(so_far, *whose)
 
 
 async def rank_places(

@@ -120,6 +120,27 @@ def test_filters_and_exclusions_narrow_the_list_and_a_cursor_goes_on(client: Tes
     assert ids(ask(diversity=1)) != ids(ask())
 
 
+def test_a_group_gets_places_and_what_each_is_to_each_of_them(client: TestClient):
+    answer = client.post("/recommend/groups", json={"user_ids": [4, 7, 5], "top_k": 4, "strategy": "average"})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert set(body) == {
+        "users", "strategy", "recommendations", "city_id", "city_name", "features_age_s", "next_cursor",
+        "model_version", "request_id",
+    }  # fmt: skip
+    assert [u["user_id"] for u in body["users"]] == [4, 7, 5]
+    assert (body["strategy"], body["city_id"], len(body["recommendations"])) == ("average", 1, 4)
+    for r in body["recommendations"]:
+        assert set(r) == {
+            "place_id", "score", "least_misery", "average", "members", "name", "neighborhood_name",
+            "source", "source_id",
+        }  # fmt: skip
+        assert [set(m) for m in r["members"]] == [{"user_id", "source", "source_id", "score", "explanations"}] * 3
+    least = client.post("/recommend/groups", json={"user_ids": [4, 7, 5], "explain": "none"}).json()
+    assert least["strategy"] == "least_misery"
+    assert {tuple(m["explanations"]) for r in least["recommendations"] for m in r["members"]} == {()}
+
+
 @pytest.mark.parametrize("who", [{}, {"user_id": 10**6}, {"user_id": "new-one"}])
 def test_somebody_unknown_is_answered_by_their_profile(client: TestClient, state: State, who: dict):
     assert state.engine is not None
@@ -231,6 +252,13 @@ def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body:
         ("people", {"user_id": 1, "activity_tags": [100]}, "activity_tags.0"),
         ("people", {"user_id": 1, "target_place_id": -4}, "target_place_id"),
         ("people", {"user_id": 1, "city_id": -1}, "city_id"),
+        ("people", {"user_id": 1, "exclude_friends": True}, "exclude_friends"),
+        ("people", {"user_id": 1, "cursor": "AAAA"}, "cursor"),
+        ("groups", {"user_ids": [1]}, "user_ids"),
+        ("groups", {"user_ids": [1, 2, 1]}, "user_ids.2"),
+        ("groups", {"user_ids": list(range(11))}, "user_ids"),
+        ("groups", {"user_ids": [1, 2], "strategy": "most_pleasure"}, "strategy"),
+        ("groups", {"user_ids": [1, 2], "user_id": 1}, "user_id"),
     ],
 )
 def test_a_field_out_of_its_range_is_422_and_named(client: TestClient, path: str, body: dict, field: str):
@@ -344,13 +372,13 @@ def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
         "/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events",
-        "/users/{user_id}/blocks", "/places/{place_id}/hidden",
+        "/recommend/groups", "/users/{user_id}/blocks", "/places/{place_id}/hidden",
     }  # fmt: skip
     methods = [
-        *((path, "post") for path in ("/recommend/places", "/recommend/people", "/events")),
+        *((path, "post") for path in ("/recommend/places", "/recommend/people", "/recommend/groups", "/events")),
         *((path, method) for path in paths if path.startswith(("/users", "/places")) for method in paths[path]),
     ]
-    assert len(methods) == 9
+    assert len(methods) == 10
     for path, method in methods:
         answers = paths[path][method]["responses"]
         assert set(answers) == {"200", "400", "404", "413", "422", "500", "503"}

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.constants import C_COARSE, C_FINE
-from recsys.errors import InvalidField, NotReady
+from recsys.errors import InvalidField, NotReady, UnknownUser
 from recsys.online import PlaceRow
 from recsys.recommend.engine import Engine
 from recsys.recommend.filters import Filters
+from recsys.recommend.groups import recommend_group
 from recsys.recommend.newcomer import NOBODY, WITHOUT, Profile, recommend_to_anybody
+from recsys.recommend.people import PeopleQuery, recommend_people
 from recsys.recommend.places import PlaceAnswer, PlaceQuery, recommend_places
 from recsys.safety import Safety
 from tests.parts import N_AREAS, N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine
@@ -65,7 +67,7 @@ def meets(row: PlaceRow, wanted: Filters) -> bool:
     )
 
 
-def pages(ask, query: PlaceQuery, most: int = 200) -> list[PlaceAnswer]:
+def pages(ask, query, most: int = 300) -> list:
     """The pages of a list, up to its end."""
     out = [ask(query)]
     while out[-1].next_cursor is not None and len(out) < most:
@@ -115,6 +117,109 @@ def test_no_answer_breaks_a_rule_and_fewer_come_only_where_fewer_exist(
     assert set(seen) <= may
     if answers[-1].next_cursor is None:
         assert set(seen) == may
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    queries,
+    ids,
+    st.lists(st.integers(0, N_USERS - 2), min_size=2, max_size=4, unique=True),
+    st.sampled_from(["least_misery", "average"]),
+    st.lists(st.tuples(st.integers(0, N_USERS - 2), st.integers(0, N_PLACES - 1)), max_size=30),
+)
+def test_a_groups_places_obey_the_rules_and_are_worth_what_the_strategy_says(
+    shared, query: PlaceQuery, hidden: list[int], group: list[int], strategy: str, since: list[tuple[int, int]]
+):
+    engine, safeties = shared
+    safety, rows = next(safeties), engine.features.place_rows
+    for place in hidden:
+        safety.hide(place, NOW)
+    features = MemoryFeatures(engine.features.user_rows, rows, pairs=set(since))
+    counts = engine.catalogue.sources.memory.counts
+    visited = {i for u in group for i in counts[[u]].indices.tolist()} | {i for u, i in since if u in group}
+    may = {
+        i
+        for i in EVERYWHERE
+        if rows[i].city_id == query.city_id
+        and i not in (*query.exclude, *hidden)
+        and meets(rows[i], query.filters)
+        and not (query.exclude_visited and i in visited)
+    }
+    live = replace(engine, features=features, safety=safety)
+    query = replace(query, user_id=group[0])
+    answers = pages(lambda q: asyncio.run(recommend_group(live, q, group, strategy, NOW)), query)
+    seen: list[int] = []
+    for answer in answers:
+        assert len(answer.recommendations) == min(query.top_k, len(may) - len(seen))
+        seen += [r.place_id for r in answer.recommendations]
+        for r in answer.recommendations:
+            assert [m.user_id for m in r.members] == group
+            scores = [m.score for m in r.members]
+            assert (r.least_misery, r.average) == (min(scores), pytest.approx(sum(scores) / len(scores), abs=1e-6))
+            assert r.score == (r.least_misery if strategy == "least_misery" else r.average)
+        if not query.diversity and not query.novelty:
+            assert [-r.score for r in answer.recommendations] == sorted(-r.score for r in answer.recommendations)
+    assert len(seen) == len(set(seen))
+    assert set(seen) == may
+
+
+def test_what_a_place_is_to_a_member_is_what_it_is_to_them_alone(shared):
+    engine = replace(shared[0], candidates=N_PLACES)
+    group = asyncio.run(recommend_group(engine, PlaceQuery(4, 1, 2, (3,), top_k=100), [4, 9], "average", NOW))
+    for at, user_id in enumerate((4, 9)):
+        alone = asyncio.run(recommend_places(engine, PlaceQuery(user_id, 1, 2, (3,), top_k=100), NOW))
+        said = {r.place_id: (r.score, r.explanations) for r in alone.recommendations}
+        for r in group.recommendations:
+            member = r.members[at]
+            assert member.score == pytest.approx(said[r.place_id][0], abs=1e-5)
+            assert member.explanations == [e for e in said[r.place_id][1] if "been there" not in e]
+
+
+def test_a_group_without_a_city_goes_where_most_of_them_live(shared):
+    def ask(*group: int) -> int:
+        return asyncio.run(recommend_group(shared[0], PlaceQuery(group[0]), group, "average", NOW)).city_id
+
+    assert [ask(4, 5, 8), ask(4, 5), ask(5, 4), ask(5, 4, 7)] == [2, 1, 2, 1]
+    with pytest.raises(UnknownUser, match=f"user {N_USERS - 1} is not in model version"):
+        ask(4, N_USERS - 1)
+
+
+people_ids = st.lists(st.integers(0, N_USERS - 2), max_size=25)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, N_USERS - 2), st.integers(1, 30), people_ids, people_ids, people_ids, st.booleans())
+def test_people_are_everybody_who_may_be_shown_and_nobody_else(
+    shared, user_id: int, top_k: int, mine: list[int], theirs: list[int], since: list[int], strangers: bool
+):
+    engine, safeties = shared
+    safety = next(safeties)
+    mine, theirs = [u for u in mine if u != user_id], [u for u in theirs if u != user_id]
+    safety.block(user_id, mine, NOW)
+    for other in theirs:
+        safety.block(other, [user_id], NOW)
+    held = engine.features
+    features = MemoryFeatures(held.user_rows, held.place_rows, ties={(user_id, i) for i in since})
+    live = replace(engine, features=features, safety=safety, friendships=True, candidates=50)
+    friends = {*engine.catalogue.sources.memory.friends[[user_id]].indices.tolist(), *since}
+    may = {
+        i
+        for i in range(N_USERS - 1)
+        if i % N_CITIES == user_id % N_CITIES
+        and i not in (user_id, *mine, *theirs)
+        and not (strangers and i in friends)
+    }
+    query = PeopleQuery(user_id, top_k=top_k, exclude_friends=strangers)
+    answers = pages(lambda q: asyncio.run(recommend_people(live, q, NOW)), query)
+    found = [r.user_id for answer in answers for r in answer.recommendations]
+    assert len(found) == len(set(found))
+    assert set(found) == may
+    assert all(len(answer.recommendations) == top_k for answer in answers[:-1])
+
+
+def test_friends_cannot_be_left_out_where_the_data_know_none(shared):
+    with pytest.raises(InvalidField, match="exclude_friends: this data set knows no friendships"):
+        asyncio.run(recommend_people(shared[0], PeopleQuery(4, exclude_friends=True), NOW))
 
 
 @settings(max_examples=60, deadline=None)
