@@ -1,10 +1,12 @@
 """Recommendations: a request's fields in, an answer's fields out."""
 
+from dataclasses import replace
+
 from fastapi import APIRouter
 
 from api.middleware import request_id
 from api.routes import ERRORS, Live
-from api.rules import PlaceFilters, PlaceRules
+from api.rules import PlaceContext, PlaceFilters, PlaceRules
 from api.schemas import (
     GroupMember,
     GroupRecommendation,
@@ -24,7 +26,7 @@ from recsys.recommend.filters import NO_FILTERS, Filters
 from recsys.recommend.groups import GroupPlace, recommend_group
 from recsys.recommend.newcomer import NOBODY, Profile, recommend_to_anybody
 from recsys.recommend.people import PeopleQuery, recommend_people
-from recsys.recommend.places import PlaceQuery
+from recsys.recommend.ranking import PlaceQuery
 
 router = APIRouter(tags=["recommend"], responses=ERRORS)
 
@@ -34,7 +36,7 @@ async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommen
     """Places of one city for one user, best first, with reasons."""
     engine = state.require()
     said, user_id = body.profile, _who(engine, body)
-    query = place_query(engine, body, user_id)
+    query = _with_words(place_query(engine, body, user_id), body)
     profile = None if said is None else Profile(tuple(dict.fromkeys(said.categories)), tuple(dict.fromkeys(said.tags)))
     answer = await recommend_to_anybody(engine, query, profile, state.now())
     return PlaceRecommendationResponse(
@@ -57,11 +59,11 @@ async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecomm
     """People of one city for one user to go with, best first, with reasons."""
     engine = state.require()
     engine.check("activity_tags", body.activity_tags or (), engine.gazetteer.taxonomy.tags)
-    user_id, target = engine.users.number("user_id", body.user_id), body.target_place_id
+    user_id = engine.users.number("user_id", body.user_id)
     query = PeopleQuery(
         user_id,
         body.city_id,
-        None if target is None else engine.places.number("target_place_id", target),
+        target_place(engine, body.target_place_id),
         tuple(dict.fromkeys(body.activity_tags or ())),
         body.time_slot,
         body.top_k,
@@ -90,7 +92,9 @@ async def groups(body: GroupRecommendationRequest, state: Live) -> GroupRecommen
     for at, user_id in enumerate(users):
         if user_id in users[:at]:
             raise InvalidField(f"user_ids.{at}", f"must name each user once (got {user_id} twice)")
-    answer = await recommend_group(engine, place_query(engine, body, users[0]), users, body.strategy, state.now())
+    answer = await recommend_group(
+        engine, _with_words(place_query(engine, body, users[0]), body), users, body.strategy, state.now()
+    )
     return GroupRecommendationResponse(
         users=[_user(engine, user_id) for user_id in users],
         strategy=answer.strategy,
@@ -113,7 +117,16 @@ def _user(engine: Engine, user_id: int) -> User:
     return User(user_id=user_id, **vars(engine.users.own(user_id)))
 
 
-def place_query(engine: Engine, body: PlaceRules, user_id: int) -> PlaceQuery:
+def target_place(engine: Engine, given: int | str | None) -> int | None:
+    """Number of the place to go to, if one is said."""
+    return None if given is None else engine.places.number("target_place_id", given)
+
+
+def _with_words(query: PlaceQuery, body: PlaceRules | GroupRecommendationRequest) -> PlaceQuery:
+    return replace(query, reasons=body.explain != "none", parts=body.explain == "parts")
+
+
+def place_query(engine: Engine, body: PlaceContext, user_id: int) -> PlaceQuery:
     """What a request asks of a list of places.
 
     Raises:
@@ -132,7 +145,6 @@ def place_query(engine: Engine, body: PlaceRules, user_id: int) -> PlaceQuery:
         body.diversity,
         body.novelty,
         body.cursor,
-        body.explain != "none",
     )
 
 

@@ -8,7 +8,7 @@ from api.fields import ANY_ID, Area, Band, City, Cursor, Excluded, Position, Sha
 from recsys.constants import N_PRICE_BANDS
 from recsys.taxonomy import MAX_TAGS
 
-Explain = Literal["none", "reasons"]
+Explain = Literal["none", "reasons", "parts"]
 
 
 class PriceRange(Strict):
@@ -50,7 +50,7 @@ class ProfileIn(Strict):
     )
 
 
-class PlaceRules(Strict):
+class PlaceContext(Strict):
     """What may be asked of any list of places."""
 
     city_id: City | None = Field(default=None, description="where to go; default: the user's own city, or most users'")
@@ -65,6 +65,14 @@ class PlaceRules(Strict):
     exclude_place_ids: Excluded = Field(default=[], description=f"places that are left out: {ANY_ID}")
     diversity: Share = Field(default=0.0, description="0 best first … 1 as unlike each other as can be")
     novelty: Share = Field(default=0.0, description="0 best first … 1 the least visited first")
-    explain: Explain = Field(default="reasons", description="what is said of each place: nothing, or reasons in words")
     top_k: TopK = 10
     cursor: Cursor | None = Field(default=None, description="`next_cursor` of the page before")
+
+
+class PlaceRules(PlaceContext):
+    """The same, and what is said of each."""
+
+    explain: Explain = Field(
+        default="reasons",
+        description="what is said of each place: nothing, reasons, or also what moved its score (`score_parts`)",
+    )

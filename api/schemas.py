@@ -1,11 +1,11 @@
 """Requests and answers: the seed's section 6.3; fields are added, never renamed."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.fields import ANY_ID, AnyId, City, Cursor, Moment, Position, Slot, Strict, TopK
-from api.rules import PlaceRules, ProfileIn
+from api.rules import PlaceContext, PlaceRules, ProfileIn
 from recsys.events import Kind
 from recsys.recommend.groups import MAX_GROUP, Strategy
 from recsys.sources import PLACE_SOURCES
@@ -29,12 +29,15 @@ class PlaceRecommendationRequest(PlaceRules):
     )
 
 
-class GroupRecommendationRequest(PlaceRules):
+class GroupRecommendationRequest(PlaceContext):
     """Places for several users at once."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 17, 8], "time_slot": 5, "top_k": 5}]})
 
     user_ids: list[AnyId] = Field(min_length=2, max_length=MAX_GROUP, description=f"whom for, each once: {ANY_ID}")
+    explain: Literal["none", "reasons"] = Field(
+        default="reasons", description="what is said of each place to each user: nothing, or reasons"
+    )
     strategy: Strategy = Field(
         default="least_misery", description="the order: by the score of whom a place suits least, or by the mean score"
     )
@@ -64,6 +67,9 @@ class PlaceRecommendation(Named):
     sources: list[str] = Field(
         description=f"which sources named it as a candidate: {', '.join(PLACE_SOURCES)}; none: it filled the list up; "
         "for somebody unknown: popular, profile"
+    )
+    score_parts: dict[str, float] | None = Field(
+        default=None, description="with `explain` parts: log-odds that the score would lose without each kind of input"
     )
 
 

@@ -72,6 +72,7 @@ class Found:
         ids: (C,). vectors: (C, D). marks: (C,) a bit a source of PLACE_SOURCES that named the place.
         position: (C,) in the city. said: what the sources say.
         friends: (C,) how many friends had been there, as of the version, without those kept apart.
+        company: the same of all places of the city, by position.
     """
 
     ids: Ints
@@ -80,6 +81,7 @@ class Found:
     position: Ints
     said: Said
     friends: Ints
+    company: Ints
 
     def named(self, at: int, k: int) -> list[str]:
         """The sources that named a candidate; none where it only filled the list up.
@@ -193,7 +195,8 @@ class Catalogue:
         if len(strangers := np.intersect1d(apart, self.friends(node))):
             friends = friends - self.sources.visitors(city, strangers)
         at, marks = position[0], marks[0]
-        found = Found(here.ids[at], here.vectors[at], marks, at, said, friends[at].astype(np.int64))
+        company = friends.astype(np.int64)
+        found = Found(here.ids[at], here.vectors[at], marks, at, said, company[at], company)
         return found.where(~without[found.position])
 
     def _at(self, city: int, ids: Ints) -> tuple[Ints, Bools]:

@@ -21,8 +21,8 @@ from recsys.recommend.catalogue import Found, never_there
 from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_place
-from recsys.recommend.places import PlaceQuery
 from recsys.recommend.policy import arrange
+from recsys.recommend.ranking import PlaceQuery
 from recsys.recommend.rules import Rules
 
 Strategy = Literal["least_misery", "average"]

@@ -15,8 +15,9 @@ from recsys.online import PlaceRow
 from recsys.recommend import cursor
 from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known
-from recsys.recommend.places import PlaceAnswer, PlaceQuery, RecommendedPlace, recommend_places
+from recsys.recommend.places import PlaceAnswer, RecommendedPlace, recommend_places
 from recsys.recommend.policy import arrange
+from recsys.recommend.ranking import PlaceQuery
 from recsys.recommend.rules import Rules
 
 NOBODY: Final = -1  # instead of a user's number: somebody who has none yet

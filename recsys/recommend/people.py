@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.aggregates import ONLINE_PEOPLE
+from recsys.aggregates.finish import Floats
+from recsys.aggregates.states import Ints
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
 from recsys.online import UserRow
@@ -53,15 +55,33 @@ class PeopleAnswer:
     next_cursor: str | None
 
 
-async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) -> PeopleAnswer:
-    """Answer one request.
+@dataclass(frozen=True)
+class RankedPeople:
+    """C candidates of one request, nearest first, scored.
 
-    Raises:
-        UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
-        InvalidField: friends are to be excluded and the data know none, or the cursor is of another list.
-        Unavailable: a store did not answer in time, or who is blocked cannot be read.
-        NotReady: nothing is published, or the online store is not filled.
+    Attributes:
+        user: as read online. vector: (D,) the user's. target: (D,) of the place to go to; None: not said.
+        ids: (C,). vectors: (C, D). features: (C, D_ONLINE_PEOPLE).
+        compat, attend, combined: (C,) in (0, 1).
+        shown: whom earlier pages had. friends: who is left out for being one; empty where they are not.
     """
+
+    user: UserRow
+    city_id: int
+    vector: Floats
+    target: Floats | None
+    ids: Ints
+    vectors: Floats
+    features: Floats
+    compat: Floats
+    attend: Floats
+    combined: Floats
+    shown: tuple[int, ...]
+    friends: frozenset[int]
+
+
+async def rank_people(engine: Engine, query: PeopleQuery, now: datetime) -> RankedPeople:
+    """Candidates who may come, but for what the last filter finds, and their scores; raises as `recommend_people`."""
     vectors = await engine.index.vectors("users", [query.user_id], using="people")
     if query.user_id not in vectors:
         raise await engine.unknown(query.user_id, now)
@@ -73,10 +93,9 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
             raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
         target = found[query.target_place_id]
     vector = vectors[query.user_id]
-    whose = ("people", query.user_id, city_id)
-    shown = () if query.cursor is None else cursor.decode(query.cursor, *whose)
+    shown = () if query.cursor is None else cursor.decode(query.cursor, *_whose(query, city_id))
     engine.safety.refresh()
-    friends = engine.friends(query.user_id) if query.exclude_friends else []
+    friends = frozenset(engine.friends(query.user_id) if query.exclude_friends else ())
     hits = await engine.index.search(
         "users",
         vector,
@@ -87,36 +106,65 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     )
     online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
     user = known_user(online.user, query.user_id)
+    ids, others, features = hits.ids, hits.vectors, online.features
+    if query.exclude_friends:  # the version knows friends until it was made, the ties who became one since
+        since = features[:, _TIE_KNOWN] > 0
+        friends |= frozenset(ids[since].tolist())
+        ids, others, features = ids[~since], others[~since], features[~since]
+    scores = score_people(engine, query, vector, others, features, city_id, target)
+    return RankedPeople(user, city_id, vector, target, ids, others, features, *scores, shown, friends)
+
+
+def score_people(
+    engine: Engine, query: PeopleQuery, vector: Floats, others: Floats, features: Floats, city_id: int,
+    target: Floats | None,
+) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    """(C,) compatibility, attendance and combined score of candidates in the context of a request."""
     slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
     compat, attend = engine.ranker.score_people(
-        vector, hits.vectors, online.features, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
+        vector, others, features, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
     )
-    combined = engine.ranker.combine(compat, attend)
+    return compat, attend, engine.ranker.combine(compat, attend)
+
+
+def _whose(query: PeopleQuery, city_id: int) -> tuple[object, ...]:
+    return "people", query.user_id, city_id
+
+
+async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) -> PeopleAnswer:
+    """Answer one request.
+
+    Raises:
+        UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
+        InvalidField: friends are to be excluded and the data know none, or the cursor is of another list.
+        Unavailable: a store did not answer in time, or who is blocked cannot be read.
+        NotReady: nothing is published, or the online store is not filled.
+    """
+    ranked = await rank_people(engine, query, now)
+    city_id, names = ranked.city_id, engine.gazetteer
 
     def read(ids: list[int]) -> list[UserRow | None]:
         return engine.features.users(ids, now)
 
-    since = set(hits.ids[online.features[:, _TIE_KNOWN] > 0].tolist()) if query.exclude_friends else set()
-
     def admit(rows: list[UserRow]) -> list[bool]:
         engine.safety.refresh()  # what was decided since the search holds too
-        apart = engine.safety.apart(query.user_id) | since
+        apart = engine.safety.apart(query.user_id)
         return [row.home_city_id == city_id and row.user_id not in apart for row in rows]
 
-    chosen = await known(read, admit, hits.ids, best_first(hits.ids, combined), query.top_k)
+    chosen = await known(read, admit, ranked.ids, best_first(ranked.ids, ranked.combined), query.top_k)
     return PeopleAnswer(
         city_id,
-        engine.gazetteer.cities[city_id],
+        names.cities[city_id],
         [
             RecommendedPerson(
                 peer.user_id,
                 peer.name,
-                float(compat[at]),
-                float(attend[at]),
-                float(combined[at]),
-                why_person(user, peer, engine.gazetteer),
+                float(ranked.compat[at]),
+                float(ranked.attend[at]),
+                float(ranked.combined[at]),
+                why_person(ranked.user, peer, names),
             )
             for at, peer in chosen
         ],
-        next_cursor(query.top_k, whose, shown, [peer.user_id for _, peer in chosen]),
+        next_cursor(query.top_k, _whose(query, city_id), ranked.shown, [peer.user_id for _, peer in chosen]),
     )

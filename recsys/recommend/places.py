@@ -1,53 +1,23 @@
-"""Places for one user: candidates of the city from every source, features, rank, explain."""
+"""Places for one user: ranked candidates, the last filter, reasons."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-
-from recsys.aggregates.finish import Floats
-from recsys.constants import SLOT_NOT_SAID
-from recsys.online import Candidates, PlaceRow
 from recsys.recommend import cursor
-from recsys.recommend.catalogue import Found, never_there
 from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import company, why_place
-from recsys.recommend.filters import NO_FILTERS, Filters
-from recsys.recommend.policy import arrange
+from recsys.recommend.parts import place_parts
+from recsys.recommend.ranking import PlaceQuery, place_order, rank_places
 from recsys.recommend.rules import Rules
-from recsys.sources import PLACE_SIGNALS
-
-_VISITORS = PLACE_SIGNALS.index("visitors")
-
-
-@dataclass(frozen=True)
-class PlaceQuery:
-    """A request; see `api.schemas.PlaceRecommendationRequest` for what each field means."""
-
-    user_id: int
-    city_id: int | None = None
-    time_slot: int | None = None
-    desired_categories: tuple[int, ...] = ()
-    top_k: int = 10
-    exclude_visited: bool = False
-    filters: Filters = NO_FILTERS
-    exclude: tuple[int, ...] = ()
-    diversity: float = 0.0
-    novelty: float = 0.0
-    cursor: str | None = None
-    reasons: bool = True
-
-    @property
-    def slot(self) -> int:
-        """Its time slot, or that it has none."""
-        return SLOT_NOT_SAID if self.time_slot is None else self.time_slot
 
 
 @dataclass(frozen=True)
 class RecommendedPlace:
-    """One place of an answer; `score` is the place head's, in (0, 1), `sources` those that named it."""
+    """One place of an answer; `score` is the place head's, in (0, 1), `sources` those that named it.
+
+    `score_parts`, where they are asked for, are log-odds; see `recsys.recommend.parts`.
+    """
 
     place_id: int
     name: str
@@ -55,6 +25,7 @@ class RecommendedPlace:
     score: float
     explanations: list[str]
     sources: list[str]
+    score_parts: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,22 +44,6 @@ class PlaceAnswer:
     features_age_s: float
     next_cursor: str | None
     degraded: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Candidates of one user, scored.
-
-    Attributes:
-        inputs: (C, D_PLACE_INPUT) of the head. scores: (C,) in (0, 1).
-        complete: whether these are all places that may come.
-    """
-
-    found: Found
-    online: Candidates
-    inputs: Floats
-    scores: Floats
-    complete: bool
 
 
 async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> PlaceAnswer:
@@ -113,10 +68,14 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     size, most = max(engine.candidates, query.top_k), len(rules.without)
     while True:
         ranked = await rank_places(engine, query, vector, rules, size, now)
-        found, chosen = ranked.found, await choose(engine, query, ranked, rules)
+        found, order = ranked.found, place_order(query, ranked)
+        chosen = await known(engine.features.places, rules.admit, found.ids, order, query.top_k)
         if len(chosen) == query.top_k or ranked.complete:
             break
         size = most  # what was dropped after the search left too few: rare, and then everything is looked at
+    parts: list[dict[str, float] | None] = [None] * len(chosen)
+    if query.parts:
+        parts[:] = place_parts(engine, query, ranked, vector, city_id, [at for at, _ in chosen])
     user, names = known_user(ranked.online.user, query.user_id), engine.gazetteer
     return PlaceAnswer(
         city_id,
@@ -129,50 +88,10 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
                 float(ranked.scores[at]),
                 why_place(user, place, names, company(int(found.friends[at]), engine)) if query.reasons else [],
                 found.named(at, engine.k_anonymity),
+                moved,
             )
-            for at, place in chosen
+            for (at, place), moved in zip(chosen, parts, strict=True)
         ],
         ranked.online.age_s,
         next_cursor(query.top_k, whose, shown, [place.place_id for _, place in chosen]),
     )
-
-
-async def rank_places(
-    engine: Engine, query: PlaceQuery, vector: Floats, rules: Rules, size: int, now: datetime
-) -> Ranked:
-    """Candidates that may come, and their scores.
-
-    Args:
-        vector: the user's. size: how many candidates to look for.
-    """
-    near = await rules.near(vector)
-    node = engine.homes.node(query.user_id)
-    apart = engine.homes.nodes(engine.safety.apart(query.user_id))
-
-    def find() -> tuple[Found, Candidates]:
-        found = engine.catalogue.find(
-            node, rules.city_id, near.ids, size, without=rules.without, fresh=query.exclude_visited, apart=apart
-        )
-        return found, engine.features.rank_places(query.user_id, found.ids, now)
-
-    found, online = await asyncio.to_thread(find)
-    known_user(online.user, query.user_id)
-    features, complete = online.features, len(found.ids) < size or size >= len(rules.without)
-    if query.exclude_visited:  # the sources know where one was until the version was made, the pairs what came since
-        kept = never_there(features)
-        found, features = found.where(kept), features[kept]
-    inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
-    scores = engine.ranker.score_places(
-        vector, found.vectors, inputs, city_id=rules.city_id, slot=query.slot, categories=query.desired_categories
-    )
-    return Ranked(found, online, inputs, scores, complete)
-
-
-async def choose(engine: Engine, query: PlaceQuery, ranked: Ranked, rules: Rules) -> list[tuple[int, PlaceRow]]:
-    """The list: positions among the candidates and their rows, in the order of the answer."""
-    found = ranked.found
-    order = arrange(
-        found.ids, ranked.scores, found.vectors, ranked.inputs[:, _VISITORS - len(PLACE_SIGNALS)],
-        diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
-    )  # fmt: skip
-    return await known(engine.features.places, rules.admit, found.ids, order, query.top_k)

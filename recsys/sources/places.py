@@ -274,6 +274,11 @@ class PlaceSources:
         chosen = np.argpartition(-score, size - 1, axis=1)[:, :size]
         return chosen, np.take_along_axis(marks, chosen, axis=1)
 
+    def strengths(self, said: Said) -> dict[str, Floats]:
+        """What each source but the vectors says to the first of the users: (C,), the more the better, by source."""
+        popular = self._cities[said.city].place
+        return {"popular": popular[:, 0], "popular_90d": popular[:, 1], **{n: v[0] for n, v in said.named.items()}}
+
     def signals(self, said: Said, places: Ints) -> Floats:
         """(B, n) positions in the city → (B, n, len(PLACE_SIGNALS)) float32, in that order."""
         here = self._cities[said.city]

@@ -79,7 +79,7 @@ def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
     assert all(r["place_id"] % 3 == 2 for r in found)
     assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
     for r in found:
-        assert set(r) == {*SEED_PLACE, "name", "neighborhood_name", "source", "source_id", "sources"}
+        assert set(r) == {*SEED_PLACE, "name", "neighborhood_name", "source", "source_id", "sources", "score_parts"}
         assert set(r["sources"]) <= set(PLACE_SOURCES)
         assert 0 < r["score"] < 1
         assert 1 <= len(r["explanations"]) <= 3
@@ -139,6 +139,49 @@ def test_a_group_gets_places_and_what_each_is_to_each_of_them(client: TestClient
     least = client.post("/recommend/groups", json={"user_ids": [4, 7, 5], "explain": "none"}).json()
     assert least["strategy"] == "least_misery"
     assert {tuple(m["explanations"]) for r in least["recommendations"] for m in r["members"]} == {()}
+
+
+def test_why_and_why_not(client: TestClient):
+    def ask(**body: object) -> dict:
+        answer = client.post("/explain", json={"user_id": 4, **body})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    listed = client.post("/recommend/places", json={"user_id": 4, "top_k": 3, "explain": "parts"}).json()
+    first = listed["recommendations"][0]
+    body = ask(place_id=first["place_id"], top_k=3)
+    assert set(body) == {
+        "user", "outcome", "broken", "retrieval", "rank", "candidates", "score", "score_parts", "words", "city_id",
+        "city_name", "model_version", "request_id",
+    }  # fmt: skip
+    assert (body["outcome"], body["rank"], body["broken"]) == ("recommended", 1, [])
+    assert (body["score"], body["score_parts"]) == (first["score"], first["score_parts"])
+    assert {s["source"] for s in body["retrieval"]} == set(PLACE_SOURCES)
+    assert body["words"]
+    body = ask(place_id=first["place_id"], exclude_place_ids=[first["place_id"]])
+    assert (body["outcome"], [b["rule"] for b in body["broken"]]) == ("dropped", ["exclude_place_ids"])
+    person = ask(person_id=7, target_place_id=3)
+    assert person["rank"]
+    assert person["outcome"] in ("recommended", "ranked_below")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"user_id": 4}, 422, "place_id"),
+        ({"user_id": 4, "place_id": 1, "person_id": 1}, 422, "place_id"),
+        ({"user_id": 4, "person_id": 4}, 422, "person_id"),
+        ({"user_id": 4, "person_id": 5, "activity_tags": [100]}, 422, "activity_tags.0"),
+        ({"place_id": 4}, 422, "user_id"),
+        ({"user_id": 4, "place_id": 4, "explain": "parts"}, 422, "explain"),
+        ({"user_id": 4, "place_id": N_PLACES}, 404, None),
+        ({"user_id": N_USERS, "place_id": 1}, 404, None),
+        ({"user_id": 4, "person_id": N_USERS - 1}, 404, None),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(client: TestClient, body: dict, status: int, field: str | None):
+    problem = assert_problem(client.post("/explain", json=body), status)
+    assert [e["field"] for e in problem["errors"]] == ([field] if field else [])
 
 
 @pytest.mark.parametrize("who", [{}, {"user_id": 10**6}, {"user_id": "new-one"}])
@@ -254,6 +297,7 @@ def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body:
         ("people", {"user_id": 1, "city_id": -1}, "city_id"),
         ("people", {"user_id": 1, "exclude_friends": True}, "exclude_friends"),
         ("people", {"user_id": 1, "cursor": "AAAA"}, "cursor"),
+        ("groups", {"user_ids": [1, 2], "explain": "parts"}, "explain"),
         ("groups", {"user_ids": [1]}, "user_ids"),
         ("groups", {"user_ids": [1, 2, 1]}, "user_ids.2"),
         ("groups", {"user_ids": list(range(11))}, "user_ids"),
@@ -372,13 +416,16 @@ def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
         "/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events",
-        "/recommend/groups", "/users/{user_id}/blocks", "/places/{place_id}/hidden",
+        "/recommend/groups", "/explain", "/users/{user_id}/blocks", "/places/{place_id}/hidden",
     }  # fmt: skip
     methods = [
-        *((path, "post") for path in ("/recommend/places", "/recommend/people", "/recommend/groups", "/events")),
+        *(
+            (path, "post")
+            for path in ("/recommend/places", "/recommend/people", "/recommend/groups", "/explain", "/events")
+        ),
         *((path, method) for path in paths if path.startswith(("/users", "/places")) for method in paths[path]),
     ]
-    assert len(methods) == 10
+    assert len(methods) == 11
     for path, method in methods:
         answers = paths[path][method]["responses"]
         assert set(answers) == {"200", "400", "404", "413", "422", "500", "503"}

@@ -15,7 +15,8 @@ from recsys.errors import ArtifactError, FeatureStoreUnavailable, NotReady, Unkn
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleAnswer, PeopleQuery, recommend_people
-from recsys.recommend.places import PlaceAnswer, PlaceQuery, recommend_places
+from recsys.recommend.places import PlaceAnswer, recommend_places
+from recsys.recommend.ranking import PlaceQuery
 from recsys.sources import NEAR, PLACE_SOURCES
 from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine, places_table, unit
 

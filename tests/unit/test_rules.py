@@ -18,7 +18,8 @@ from recsys.recommend.filters import Filters
 from recsys.recommend.groups import recommend_group
 from recsys.recommend.newcomer import NOBODY, WITHOUT, Profile, recommend_to_anybody
 from recsys.recommend.people import PeopleQuery, recommend_people
-from recsys.recommend.places import PlaceAnswer, PlaceQuery, recommend_places
+from recsys.recommend.places import PlaceAnswer, recommend_places
+from recsys.recommend.ranking import PlaceQuery
 from recsys.safety import Safety
 from tests.parts import N_AREAS, N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine
 
