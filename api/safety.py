@@ -124,5 +124,5 @@ def _blocks(engine: Engine, user_id: int) -> BlocksResponse:
 
 def _hidden(engine: Engine, place_id: int) -> HiddenResponse:
     place = Place(place_id=place_id, **vars(engine.places.own(place_id)))
-    is_hidden = bool(np.isin(place_id, engine.safety.hidden()))
+    is_hidden = bool(engine.safety.is_hidden(np.array([place_id]))[0])
     return HiddenResponse(place=place, hidden=is_hidden, request_id=request_id.get())

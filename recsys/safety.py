@@ -93,6 +93,16 @@ class Safety:
         """(H,) ids of places that nobody may be shown, ascending."""
         return self._hidden_ids
 
+    def is_hidden(self, place_ids: Ints) -> npt.NDArray[np.bool_]:
+        """(P,) which of some places nobody may be shown."""
+        hidden = self._hidden_ids
+        if not len(hidden):
+            return np.zeros(len(place_ids), dtype=bool)
+        out: npt.NDArray[np.bool_] = (
+            hidden[np.minimum(np.searchsorted(hidden, place_ids), len(hidden) - 1)] == place_ids
+        )
+        return out
+
     # --------------------------------------------------------------------------------------------------------- writing
     def block(self, user_id: int, others: Sequence[int], now: datetime, *, on: bool = True) -> None:
         """Keep a user apart from others, both ways, or (`on` False) take the user's own blocks back.

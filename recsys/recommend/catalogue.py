@@ -149,9 +149,8 @@ class Catalogue:
     def among(self, city: int, ids: Ints) -> Bools:
         """(C,) of a city's places, by position, which are among some ids."""
         out = np.zeros(len(self._cities[city].ids), dtype=bool)
-        if len(ids):
-            at, there = self._at(city, ids)
-            out[at[there]] = True
+        at, there = self._at(city, ids)
+        out[at[there]] = True
         return out
 
     def matching(self, city: int, wanted: Wanted) -> Bools:

@@ -64,6 +64,7 @@ class RankedPeople:
         ids: (C,). vectors: (C, D). features: (C, D_ONLINE_PEOPLE).
         compat, attend, combined: (C,) in (0, 1).
         shown: whom earlier pages had. friends: who is left out for being one; empty where they are not.
+        complete: whether these are all who may come.
     """
 
     user: UserRow
@@ -78,10 +79,11 @@ class RankedPeople:
     combined: Floats
     shown: tuple[int, ...]
     friends: frozenset[int]
+    complete: bool
 
 
-async def rank_people(engine: Engine, query: PeopleQuery, now: datetime) -> RankedPeople:
-    """Candidates who may come, but for what the last filter finds, and their scores; raises as `recommend_people`."""
+async def rank_people(engine: Engine, query: PeopleQuery, size: int, now: datetime) -> RankedPeople:
+    """At most `size` candidates who may come, but for what the last filter finds, scored; raises as an answer does."""
     vectors = await engine.index.vectors("users", [query.user_id], using="people")
     if query.user_id not in vectors:
         raise await engine.unknown(query.user_id, now)
@@ -100,7 +102,7 @@ async def rank_people(engine: Engine, query: PeopleQuery, now: datetime) -> Rank
         "users",
         vector,
         city_id=city_id,
-        limit=max(engine.candidates, query.top_k),
+        limit=size,
         exclude=[query.user_id, *engine.safety.apart(query.user_id), *friends, *shown],
         using="people",
     )
@@ -112,7 +114,9 @@ async def rank_people(engine: Engine, query: PeopleQuery, now: datetime) -> Rank
         friends |= frozenset(ids[since].tolist())
         ids, others, features = ids[~since], others[~since], features[~since]
     scores = score_people(engine, query, vector, others, features, city_id, target)
-    return RankedPeople(user, city_id, vector, target, ids, others, features, *scores, shown, friends)
+    return RankedPeople(
+        user, city_id, vector, target, ids, others, features, *scores, shown, friends, len(hits.ids) < size
+    )
 
 
 def score_people(
@@ -140,8 +144,6 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         Unavailable: a store did not answer in time, or who is blocked cannot be read.
         NotReady: nothing is published, or the online store is not filled.
     """
-    ranked = await rank_people(engine, query, now)
-    city_id, names = ranked.city_id, engine.gazetteer
 
     def read(ids: list[int]) -> list[UserRow | None]:
         return engine.features.users(ids, now)
@@ -149,9 +151,16 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     def admit(rows: list[UserRow]) -> list[bool]:
         engine.safety.refresh()  # what was decided since the search holds too
         apart = engine.safety.apart(query.user_id)
-        return [row.home_city_id == city_id and row.user_id not in apart for row in rows]
+        return [row.home_city_id == ranked.city_id and row.user_id not in apart for row in rows]
 
-    chosen = await known(read, admit, ranked.ids, best_first(ranked.ids, ranked.combined), query.top_k)
+    size = max(engine.candidates, query.top_k)
+    while True:
+        ranked = await rank_people(engine, query, size, now)
+        chosen = await known(read, admit, ranked.ids, best_first(ranked.ids, ranked.combined), query.top_k)
+        if len(chosen) == query.top_k or ranked.complete:
+            break
+        size *= 4  # what was dropped after the search left too few: rare
+    city_id, names = ranked.city_id, engine.gazetteer
     return PeopleAnswer(
         city_id,
         names.cities[city_id],

@@ -41,9 +41,10 @@ class Rules:
         """Raise InvalidField where the version does not have what a filter names, and what `Safety.refresh` raises."""
         wanted = filters.wanted(engine.gazetteer, city_id)
         engine.safety.refresh()
-        hidden = engine.safety.hidden()
-        ids = np.concatenate([hidden, np.fromiter(exclude, dtype=np.int64)]) if exclude else hidden
-        barred = engine.catalogue.among(city_id, ids)
+        ids, _, _ = engine.catalogue.everything(city_id)
+        barred = engine.safety.is_hidden(ids)
+        if exclude:
+            barred |= engine.catalogue.among(city_id, np.fromiter(exclude, dtype=np.int64))
         without = barred | ~engine.catalogue.matching(city_id, wanted) if wanted else barred
         return cls(engine, city_id, wanted, frozenset(exclude), barred, without)
 
@@ -57,9 +58,10 @@ class Rules:
     def admit(self, rows: list[PlaceRow]) -> list[bool]:
         """The last filter, over places as read online."""
         self.engine.safety.refresh()  # what was decided since the search holds too
-        barred = self.exclude.union(self.engine.safety.hidden().tolist())
-        good = Facets.of_rows(rows).match(self.wanted) if self.wanted else np.ones(len(rows), dtype=bool)
+        good = ~self.engine.safety.is_hidden(np.array([row.place_id for row in rows], dtype=np.int64))
+        if self.wanted:
+            good &= Facets.of_rows(rows).match(self.wanted)
         return [
-            bool(fits) and row.city_id == self.city_id and row.place_id not in barred
+            bool(fits) and row.city_id == self.city_id and row.place_id not in self.exclude
             for row, fits in zip(rows, good, strict=True)
         ]

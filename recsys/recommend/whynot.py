@@ -132,7 +132,7 @@ async def explain_person(engine: Engine, query: PeopleQuery, person_id: int, now
         raise InvalidField("person_id", "must be somebody else than the user")
     if person_id not in await engine.index.vectors("users", [person_id], using="people"):
         raise UnknownUser(f"there is no user {person_id} in model version {engine.version}")
-    ranked = await rank_people(engine, query, now)
+    ranked = await rank_people(engine, query, max(engine.candidates, query.top_k), now)
     broken = []
     if person_id in engine.safety.apart(query.user_id):
         broken.append(Broken("block", "one of the two has blocked the other"))
@@ -178,7 +178,7 @@ async def _broken(
 ) -> list[Broken]:  # fmt: skip
     """Every rule that a place breaks, by what the version knows and by what the online store says now."""
     broken = []
-    if place_id in engine.safety.hidden():
+    if engine.safety.is_hidden(np.array([place_id]))[0]:
         broken.append(Broken("hidden", "it is hidden from everybody"))
     if place_id in query.exclude:
         broken.append(Broken("exclude_place_ids", "the request leaves it out"))

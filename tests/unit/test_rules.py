@@ -201,7 +201,7 @@ def test_people_are_everybody_who_may_be_shown_and_nobody_else(
         safety.block(other, [user_id], NOW)
     held = engine.features
     features = MemoryFeatures(held.user_rows, held.place_rows, ties={(user_id, i) for i in since})
-    live = replace(engine, features=features, safety=safety, friendships=True, candidates=50)
+    live = replace(engine, features=features, safety=safety, friendships=True)
     friends = {*engine.catalogue.sources.memory.friends[[user_id]].indices.tolist(), *since}
     may = {
         i
