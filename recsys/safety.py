@@ -51,7 +51,7 @@ class Safety:
         self._path = folder / _FILE
         self._mutex = threading.RLock()
         self._seen: tuple[int, int] | None = None
-        self._offset, self._seq = 0, 0
+        self._offset, self._flushed, self._seq = 0, 0, 0
         self._blocks: dict[int, dict[int, None]] = {}
         self._apart: dict[int, set[int]] = {}
         self._hidden: set[int] = set()
@@ -70,10 +70,9 @@ class Safety:
             stat = self._path.stat()
             if (seen := (stat.st_size, stat.st_mtime_ns)) == self._seen:
                 return
-            with self._mutex:
-                if stat.st_size > self._offset:
-                    self._take()
-                self._seen = seen
+            if stat.st_size > self._offset:
+                self._take()
+            self._seen = seen
         except FileNotFoundError:
             return
         except OSError as error:
@@ -110,7 +109,8 @@ class Safety:
         On disk when this returns; what is so already is not written again.
 
         Raises:
-            SafetyUnavailable: the file is held by another process, or the disk refused; nothing was decided.
+            SafetyUnavailable: the file is held by another process, or the disk refused: ask again. What reached the
+                file holds all the same, since others may have read it.
             DataError: the file is damaged, or was cut off.
         """
         self._decide([_Entry("block", user_id, other, on) for other in dict.fromkeys(others)], now)
@@ -121,13 +121,15 @@ class Safety:
 
     # ---------------------------------------------------------------------------------------------------------- inside
     def _decide(self, entries: Sequence[_Entry], now: datetime) -> None:
-        with locked(self._path.parent / ".safety.lock", _LOCK_S, SafetyUnavailable), self._mutex:
+        with locked(self._path.parent / ".safety.lock", _LOCK_S, SafetyUnavailable):
             try:
                 self._catch_up()
-                new = [entry for entry in entries if self._holds(entry) != entry.on]
+                with self._mutex:  # not while the disk works: requests read under it
+                    new = [entry for entry in entries if self._holds(entry) != entry.on]
                 if new:
                     self._append(new, now)
                     self._take()
+                    self._flushed = self._offset
             except OSError as error:
                 raise SafetyUnavailable(f"{self._path} cannot be written (got {error})") from error
 
@@ -142,12 +144,12 @@ class Safety:
         if size < self._offset:
             raise DataError(f"{self._path} was cut off: put it back (got {size} bytes of {self._offset})")
         if size > self._offset:
-            before = self._offset
             self._take()
-            if self._offset > before:
-                flush(self._path)  # whoever wrote it may have been killed before they did
-            if size > self._offset:
-                os.truncate(self._path, self._offset)
+        if self._offset > self._flushed:
+            flush(self._path)  # whoever wrote it may have been killed before they did
+            self._flushed = self._offset
+        if size > self._offset:
+            os.truncate(self._path, self._offset)
 
     def _append(self, entries: Sequence[_Entry], now: datetime) -> None:
         lines = [
@@ -164,17 +166,16 @@ class Safety:
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, self._offset)
-            raise
         finally:
             os.close(descriptor)
 
     def _take(self) -> None:
         """Read whole lines that are not known yet."""
-        with self._path.open("rb") as file:
+        with self._mutex, self._path.open("rb") as file:
             file.seek(self._offset)
-            data = file.read()
+            self._learn(file.read())
+
+    def _learn(self, data: bytes) -> None:
         for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
             try:
                 said = json.loads(line)

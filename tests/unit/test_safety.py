@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,27 +131,66 @@ def test_what_is_known_stays_known_when_the_file_goes(folder: Path):
         safety.hide(3, NOW)
 
 
-def test_a_disk_that_refuses_and_a_lock_that_is_held_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    safety = Safety(folder)
+@pytest.mark.parametrize("written", [0, 30, None])
+def test_a_disk_that_refuses_is_an_error_and_asking_again_works(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, written: int | None
+):
+    """Nothing, half a line or the whole of it reached the file: whoever reads sees the same, and no damage."""
+    safety, other = Safety(folder), Safety(folder)
     safety.hide(1, NOW)
+    write = os.write
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(descriptor: int, data: memoryview) -> int:
+        if written == 0 or len(data) < 60:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:written])
+
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(SafetyUnavailable, match="No space left"):
+        patch.setattr(os, "write", full)
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(SafetyUnavailable, match=r"No space left|Input/output"):
             safety.hide(2, NOW)
-    assert said(safety)[2] == said(Safety(folder))[2] == [1]
+    expected = [1, 2] if written is None else [1]
+    assert said(safety)[2] == said(other)[2] == said(Safety(folder))[2] == expected
+    synced: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), sync(fd)))
+    safety.hide(2, NOW)
+    assert synced[-1] == (folder / FILE).stat().st_size, (
+        "what was read before it was flushed is flushed before it is told"
+    )
+    other.hide(3, NOW)
+    assert said(safety)[2] == said(other)[2] == said(Safety(folder))[2] == [1, 2, 3]
+
+
+def test_a_lock_that_another_process_holds_is_waited_for_with_a_deadline(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    safety = Safety(folder)
     monkeypatch.setattr("recsys.safety._LOCK_S", 0.02)
     with locked(folder / ".safety.lock", 1.0, SafetyUnavailable), pytest.raises(SafetyUnavailable, match="is held by"):
         safety.hide(2, NOW)
     safety.hide(2, NOW)
-    assert said(Safety(folder))[2] == [1, 2]
+    assert said(Safety(folder))[2] == [2]
+
+
+def test_threads_decide_and_read_at_once(folder: Path):
+    safety = Safety(folder)
+
+    def decide(place: int) -> bool:
+        safety.hide(place, NOW)
+        safety.refresh()
+        return bool(safety.is_hidden(np.array([place]))[0])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(decide, range(60)))
+    assert said(safety)[2] == said(Safety(folder))[2] == list(range(60))
 
 
 WRITER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from recsys.safety import Safety
