@@ -11,11 +11,12 @@ import torch
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, routes, state
+from api import errors, explain, recommend, routes, safety, state
 from api.middleware import BodyLimit, RequestContext, add_request_id
 from recsys.errors import RecsysError
 from recsys.recommend.people import PeopleQuery, recommend_people
-from recsys.recommend.places import PlaceQuery, recommend_places
+from recsys.recommend.places import recommend_places
+from recsys.recommend.ranking import PlaceQuery
 from recsys.settings import Settings
 
 _LOG = structlog.get_logger("api")
@@ -50,7 +51,8 @@ def create_app(settings: Settings, *, ready: state.State | None = None) -> FastA
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.include_router(routes.router)
+    for part in (routes, recommend, explain, safety):
+        app.include_router(part.router)
     errors.add_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext)

@@ -9,8 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.fields import NUMBER, TEXT
 from api.middleware import request_id
-from api.schemas import NUMBER, TEXT, FieldError, Problem
+from api.schemas import FieldError, Problem
 from recsys.errors import (
     ArtifactError,
     ConfigError,
@@ -22,6 +23,7 @@ from recsys.errors import (
     NotFound,
     NotReady,
     RecsysError,
+    SafetyUnavailable,
     Unavailable,
 )
 
@@ -42,6 +44,7 @@ _PART: dict[type[RecsysError], str] = {
     FeatureStoreUnavailable: "the online store did not answer in time",
     IndexUnavailable: "the vector index did not answer in time",
     EventLogUnavailable: "the event log did not take the events in time",
+    SafetyUnavailable: "the list of blocks and hidden places did not answer in time",
     Unavailable: "a part did not answer in time",
 }
 
@@ -92,7 +95,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = []
     for e in error.errors():
-        where = [str(part) for part in e["loc"] if part not in ("body", TEXT, NUMBER)] or ["body"]
+        where = [str(part) for part in e["loc"] if part not in ("body", "path", "query", TEXT, NUMBER)] or ["body"]
         errors.append(FieldError(field=".".join(where), message=str(e["msg"])))
     return problem(422, f"{errors[0].field}: {errors[0].message}", errors=errors)
 

@@ -14,21 +14,12 @@ from api.schemas import (
     EventsRequest,
     EventsResponse,
     Health,
-    PeopleRecommendation,
-    PeopleRecommendationRequest,
-    PeopleRecommendationResponse,
-    PlaceRecommendation,
-    PlaceRecommendationRequest,
-    PlaceRecommendationResponse,
     Problem,
     Ready,
     Root,
     TaxonomyResponse,
-    User,
 )
 from api.state import State
-from recsys.recommend.people import PeopleQuery, recommend_people
-from recsys.recommend.places import PlaceQuery, recommend_places
 
 _PROBLEM: dict[str, Any] = {"model": Problem}  # `api.errors.document_problems` gives it its content type
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -87,61 +78,6 @@ async def taxonomy(state: Live) -> TaxonomyResponse:
     """What the positions in `desired_categories` and `activity_tags` mean in the live version."""
     engine = state.require()
     return TaxonomyResponse(**engine.gazetteer.taxonomy.to_dict(), model_version=engine.version)
-
-
-@router.post("/recommend/places", responses=ERRORS, tags=["recommend"])
-async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommendationResponse:
-    """Places of one city for one user, best first, with reasons."""
-    engine = state.require()
-    engine.check("desired_categories", body.desired_categories or (), engine.gazetteer.taxonomy.categories)
-    user_id = engine.users.number("user_id", body.user_id)
-    query = PlaceQuery(
-        user_id,
-        body.city_id,
-        body.time_slot,
-        tuple(dict.fromkeys(body.desired_categories or ())),
-        body.top_k,
-        body.exclude_visited,
-    )
-    answer = await recommend_places(engine, query, state.now())
-    return PlaceRecommendationResponse(
-        user=User(user_id=user_id, **vars(engine.users.own(user_id))),
-        recommendations=[
-            PlaceRecommendation(**vars(r), **vars(engine.places.own(r.place_id))) for r in answer.recommendations
-        ],
-        city_id=answer.city_id,
-        city_name=answer.city_name,
-        features_age_s=round(answer.features_age_s, 3),
-        model_version=engine.version,
-        request_id=request_id.get(),
-    )
-
-
-@router.post("/recommend/people", responses=ERRORS, tags=["recommend"])
-async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecommendationResponse:
-    """People of one city for one user to go with, best first, with reasons."""
-    engine = state.require()
-    engine.check("activity_tags", body.activity_tags or (), engine.gazetteer.taxonomy.tags)
-    user_id, target = engine.users.number("user_id", body.user_id), body.target_place_id
-    query = PeopleQuery(
-        user_id,
-        body.city_id,
-        None if target is None else engine.places.number("target_place_id", target),
-        tuple(dict.fromkeys(body.activity_tags or ())),
-        body.time_slot,
-        body.top_k,
-    )
-    answer = await recommend_people(engine, query, state.now())
-    return PeopleRecommendationResponse(
-        user=User(user_id=user_id, **vars(engine.users.own(user_id))),
-        recommendations=[
-            PeopleRecommendation(**vars(r), **vars(engine.users.own(r.user_id))) for r in answer.recommendations
-        ],
-        city_id=answer.city_id,
-        city_name=answer.city_name,
-        model_version=engine.version,
-        request_id=request_id.get(),
-    )
 
 
 @router.post("/events", responses=ERRORS, tags=["events"])

@@ -1,59 +1,20 @@
 """Requests and answers: the seed's section 6.3; fields are added, never renamed."""
 
-import re
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field
 
-from recsys.constants import N_TIME_SLOTS
+from api.fields import ANY_ID, AnyId, City, Cursor, Moment, Position, Slot, Strict, TopK
+from api.rules import PlaceContext, PlaceRules, ProfileIn
 from recsys.events import Kind
-from recsys.recommend.engine import TOP_K_MAX
+from recsys.recommend.groups import MAX_GROUP, Strategy
 from recsys.sources import PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
-# Strict: `true` and `"1"` are no ids, and the OpenAPI file says so too.
-Id = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-SourceId = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
-TEXT, NUMBER = "id of a source", "number"
-
-
-def _kind(value: Any) -> str:
-    return TEXT if isinstance(value, str) else NUMBER
-
-
-# Our number, or what the team's own data call it; the tags keep a refusal to one message, of the kind that was meant.
-AnyId = Annotated[Annotated[Id, Tag(NUMBER)] | Annotated[SourceId, Tag(TEXT)], Discriminator(_kind)]
-_ANY_ID: Final = "our number, or the source's own id as text (`source:id` where two sources have the same)"
-City = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-Position = Annotated[int, Field(strict=True, ge=0, lt=MAX_TAGS)]  # the live version may know fewer: GET /taxonomy
-Slot = Annotated[int, Field(strict=True, ge=0, lt=N_TIME_SLOTS)]
-_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 MAX_EVENTS: Final = 1_000  # of one request
-TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX)]
 
 
-class Strict(BaseModel):
-    """Unknown fields are refused: a misspelt one must not be silently without effect."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-def _is_text(value: Any) -> Any:
-    if not isinstance(value, str) or not _MOMENT.match(value):
-        raise ValueError(f"must be a moment in ISO 8601, like 2024-03-25T18:30:00+07:00 (got {value!r:.40})")
-    return value
-
-
-def _in_utc(value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-# The hour is that of the offset which is given: who says when something happened knows the local time.
-Moment = Annotated[datetime, BeforeValidator(_is_text), AfterValidator(_in_utc)]
-
-
-class PlaceRecommendationRequest(Strict):
+class PlaceRecommendationRequest(PlaceRules):
     """Places for one user."""
 
     model_config = ConfigDict(
@@ -62,16 +23,24 @@ class PlaceRecommendationRequest(Strict):
         }
     )
 
-    user_id: AnyId = Field(description=f"whom for: {_ANY_ID}")
-    city_id: City | None = Field(default=None, description="where to go; default: the user's own city")
-    time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
-    desired_categories: list[Position] | None = Field(
-        default=None, max_length=MAX_TAGS, description="what for: positions in the categories of GET /taxonomy"
+    user_id: AnyId | None = Field(default=None, description=f"whom for: {ANY_ID}; may be left out with a `profile`")
+    profile: ProfileIn | None = Field(
+        default=None, description="of somebody who is not known yet; has no effect on somebody who is"
     )
-    exclude_visited: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="only places where the user never was: no event of theirs, of any kind"
+
+
+class GroupRecommendationRequest(PlaceContext):
+    """Places for several users at once."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 17, 8], "time_slot": 5, "top_k": 5}]})
+
+    user_ids: list[AnyId] = Field(min_length=2, max_length=MAX_GROUP, description=f"whom for, each once: {ANY_ID}")
+    explain: Literal["none", "reasons"] = Field(
+        default="reasons", description="what is said of each place to each user: nothing, or reasons"
     )
-    top_k: TopK = 10
+    strategy: Strategy = Field(
+        default="least_misery", description="the order: by the score of whom a place suits least, or by the mean score"
+    )
 
 
 class Named(BaseModel):
@@ -91,23 +60,62 @@ class PlaceRecommendation(Named):
     """One place, and why."""
 
     place_id: int
-    score: float = Field(description="the place head's, between 0 and 1")
+    score: float = Field(description="the place head's, between 0 and 1; of somebody unknown, popularity and fit")
     explanations: list[str]
     name: str
     neighborhood_name: str
     sources: list[str] = Field(
-        description=f"which sources named it as a candidate: {', '.join(PLACE_SOURCES)}; none: it filled the list up"
+        description=f"which sources named it as a candidate: {', '.join(PLACE_SOURCES)}; none: it filled the list up; "
+        "for somebody unknown: popular, profile"
+    )
+    score_parts: dict[str, float] | None = Field(
+        default=None, description="with `explain` parts: log-odds that the score would lose without each kind of input"
     )
 
 
 class PlaceRecommendationResponse(BaseModel):
     """Places of one city, best first."""
 
-    user: User
+    user: User | None = Field(description="null for somebody without an id, or whose id nobody knows")
     recommendations: list[PlaceRecommendation]
     city_id: int
     city_name: str
     features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
+    next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
+    degraded: list[str] = Field(description="what this answer had to do without: user_vector; empty: nothing")
+    model_version: str
+    request_id: str
+
+
+class GroupMember(User):
+    """What a place is to one of them."""
+
+    score: float = Field(description="the place head's, between 0 and 1")
+    explanations: list[str]
+
+
+class GroupRecommendation(Named):
+    """One place, and what it is to each."""
+
+    place_id: int
+    score: float = Field(description="that of the strategy")
+    least_misery: float = Field(description="the lowest of the members' scores")
+    average: float = Field(description="their mean")
+    members: list[GroupMember]
+    name: str
+    neighborhood_name: str
+
+
+class GroupRecommendationResponse(BaseModel):
+    """Places of one city for all of them, best first."""
+
+    users: list[User]
+    strategy: Strategy = Field(description="what the order is by")
+    recommendations: list[GroupRecommendation]
+    city_id: int
+    city_name: str
+    features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
+    next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     model_version: str
     request_id: str
 
@@ -119,14 +127,18 @@ class PeopleRecommendationRequest(Strict):
         json_schema_extra={"examples": [{"user_id": 42, "target_place_id": 17, "activity_tags": [7, 8], "top_k": 10}]}
     )
 
-    user_id: AnyId = Field(description=f"whom for: {_ANY_ID}")
+    user_id: AnyId = Field(description=f"whom for: {ANY_ID}")
     city_id: City | None = Field(default=None, description="where they live; default: the user's own city")
-    target_place_id: AnyId | None = Field(default=None, description=f"the place to go to: {_ANY_ID}")
+    target_place_id: AnyId | None = Field(default=None, description=f"the place to go to: {ANY_ID}")
     activity_tags: list[Position] | None = Field(
         default=None, max_length=MAX_TAGS, description="what to do there: positions in the tags of GET /taxonomy"
     )
     time_slot: Slot | None = Field(default=None, description="0 morning … 5 weekend night; left out: not said")
+    exclude_friends: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="nobody who is a friend already; refused where the data know no friendships"
+    )
     top_k: TopK = 10
+    cursor: Cursor | None = Field(default=None, description="`next_cursor` of the page before")
 
 
 class PeopleRecommendation(Named):
@@ -147,6 +159,7 @@ class PeopleRecommendationResponse(BaseModel):
     recommendations: list[PeopleRecommendation]
     city_id: int
     city_name: str
+    next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     model_version: str
     request_id: str
 
@@ -157,8 +170,8 @@ class EventIn(Strict):
     id: Annotated[str, Field(strict=True, min_length=1, max_length=200)] = Field(
         description="yours; what is sent twice under one id counts once"
     )
-    user_id: AnyId = Field(description=f"who: {_ANY_ID}")
-    place_id: AnyId = Field(description=f"where: {_ANY_ID}")
+    user_id: AnyId = Field(description=f"who: {ANY_ID}")
+    place_id: AnyId = Field(description=f"where: {ANY_ID}")
     kind: Kind = Field(description="what they did")
     timestamp: Moment | None = Field(
         default=None, description="when, ISO 8601, best with the offset of the place's own time; left out: now"

@@ -20,6 +20,7 @@ from recsys.models.ranker import Ranker
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.recommend.identity import SourceIds
+from recsys.safety import Safety
 from recsys.settings import Settings
 
 _FOLD_TIMEOUT_S = 2.0  # of one round trip: a batch of events may take longer than an answer may wait
@@ -76,7 +77,8 @@ async def load(settings: Settings) -> State:
         NotReady, ArtifactError: the version's artifact is missing, damaged, made by older code, or of other features
             than the registry's.
         IndexUnavailable: the index server does not answer.
-        DataError: the log is damaged.
+        DataError: the log, or the list of blocks and hidden places, is damaged.
+        SafetyUnavailable: that list cannot be read.
     """
     index: VectorIndex = open_index(settings.index, settings.qdrant_url, settings.qdrant_api_key)
     version = await index.refresh()
@@ -85,9 +87,10 @@ async def load(settings: Settings) -> State:
         return State(None, lambda: datetime.now(UTC))
     try:
         artifact = open_artifact(settings.artifacts, version)
-        log = EventLog(settings.events / artifact.manifest.get("world", "default"))
+        world = artifact.manifest.get("world", "default")
+        log = EventLog(settings.events / world)
         await asyncio.to_thread(log.refresh)
-        engine = _engine(settings, artifact, index)
+        engine = _engine(settings, artifact, index, Safety(settings.safety / world))
         artifact.require_features(engine.features.schema())
     except BaseException:
         await index.close()
@@ -112,7 +115,7 @@ async def load(settings: Settings) -> State:
     )
 
 
-def _engine(settings: Settings, artifact: Artifact, index: VectorIndex) -> Engine:
+def _engine(settings: Settings, artifact: Artifact, index: VectorIndex, safety: Safety) -> Engine:
     taxonomy = artifact.taxonomy
     users, places = artifact.table("users"), artifact.table("places")
     catalogue = Catalogue.load(artifact, places, len(users))  # before the heads: an older version is refused as such
@@ -132,6 +135,9 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex) -> Engin
         candidates=settings.candidates,
         homes=Homes(users),
         catalogue=catalogue,
+        safety=safety,
+        k_anonymity=settings.k_anonymity,
+        friendships=not artifact.manifest["synthetic"],  # a synthetic world's ties are people alike
         users=SourceIds("user", artifact.optional_table("user_ids"), UnknownUser),
         places=SourceIds("place", artifact.optional_table("place_ids"), UnknownPlace),
     )

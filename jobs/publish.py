@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from jobs.report import Report
 from jobs.scorecard import against
-from recsys.artifacts import newest, open_artifact
-from recsys.errors import WorseVersion
+from recsys.artifacts import Artifact, newest, open_artifact
+from recsys.constants import FACETS
+from recsys.errors import ArtifactError, WorseVersion
 from recsys.index import Vectors, open_index
 from recsys.settings import Settings
 from recsys.taxonomy import read_taxonomy
@@ -42,7 +43,9 @@ def run(settings: Settings, report: Report, *, version: str | None = None, force
         raise WorseVersion(f"{compared.sentence}: not published; `recsys publish --force` does it all the same")
     users, places = artifact.table("users"), artifact.table("places")
     points = {
-        "places": Vectors(_ints(places, "place_id"), _ints(places, "city_id"), _named(places, "embedding")),
+        "places": Vectors(
+            _ints(places, "place_id"), _ints(places, "city_id"), _named(places, "embedding"), _facets(artifact, places)
+        ),
         "users": Vectors(_ints(users, "user_id"), _ints(users, "city_id"), _named(users, "embedding", "people")),
     }
     with report.stage(f"publish {artifact.version}"):
@@ -70,6 +73,12 @@ async def _publish(settings: Settings, version: str, points: dict[str, Vectors])
 def _ints(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
     values: npt.NDArray[np.int64] = table[name].to_numpy().astype(np.int64)
     return values
+
+
+def _facets(artifact: Artifact, places: pa.Table) -> dict[str, list[int] | list[list[int]]]:
+    if not set(FACETS) <= set(places.column_names):
+        raise ArtifactError(f"version {artifact.version} was made by older code: run `recsys train`")
+    return {name: places[name].to_pylist() for name in FACETS}
 
 
 def _named(table: pa.Table, *names: str) -> dict[str, npt.NDArray[np.float32]]:

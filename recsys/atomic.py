@@ -1,15 +1,18 @@
 """Files that are there whole or not at all: write aside, flush to disk, rename."""
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 _MOVES: Final = "moves.json"
 _ACCEPTED: Final = ".accepted"
+_POLL_S: Final = 0.001
 
 
 def _aside(path: Path) -> Path:
@@ -22,6 +25,32 @@ def flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, timeout_s: float, busy: Callable[[str], Exception]) -> Iterator[None]:
+    """Hold a lock file. The lock goes with its process, however that ends.
+
+    Args:
+        path: the file; made where there is none.
+        timeout_s: how long to wait for another process.
+        busy: makes the error that says so.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise busy(f"{path} is held by another process (waited {timeout_s:g} s)") from error
+            time.sleep(_POLL_S)  # a lock of this kind cannot be waited for with a deadline
+        yield
     finally:
         os.close(descriptor)
 

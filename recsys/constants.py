@@ -100,6 +100,9 @@ def time_slot(hour: int, weekday: int) -> int:
     return SLOT_BY_DAY_AND_TIME[int(weekday >= 5)][TIME_OF_DAY_BY_HOUR[hour]]
 
 
+# What places may be filtered by: columns of an artifact's `places`, payload of the index.
+FACETS: Final = ("price_band", "categories", "tags", "neighborhood_id", "typical_time_slot")
+
 POSITIVE_RATING: Final = 3.5  # implicit rating from which an interaction counts as a positive
 VISIT_SECONDS: Final = 150.0  # how long a visit of unknown length is taken to last, and any other event
 VIEW_SECONDS: Final = 30.0

@@ -13,7 +13,8 @@ RecsysError
 ├── Unavailable                 a part did not answer within its deadline
 │   ├── FeatureStoreUnavailable
 │   ├── IndexUnavailable
-│   └── EventLogUnavailable
+│   ├── EventLogUnavailable
+│   └── SafetyUnavailable
 ├── ArtifactError               a model version is damaged or does not fit this code
 ├── WorseVersion                a model version finds less than the one that serves
 └── ServiceError                the embedded server could not be started, found or stopped
@@ -78,6 +79,10 @@ class IndexUnavailable(Unavailable):
 
 class EventLogUnavailable(Unavailable):
     """The event log could not be locked or written in time, or too many events wait for it."""
+
+
+class SafetyUnavailable(Unavailable):
+    """The list of blocks and hidden places could not be read, or not be locked or written in time."""
 
 
 class ArtifactError(RecsysError):

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         default=1.0, ge=0, le=60, description="how long an answer may use a place's features that were read; 0: never"
     )
     candidates: int = Field(default=200, ge=10, le=1_000, description="retrieved before ranking")
+    k_anonymity: int = Field(
+        default=3, ge=1, le=1_000, description="what friends did is told only where at least so many did"
+    )
     now: datetime | None = Field(
         default=None,
         description="the moment the service believes in; unset: the end of a synthetic world's data, else the clock",
@@ -75,6 +78,11 @@ class Settings(BaseSettings):
     def events(self) -> Path:
         """Logs of what the API was told, a folder a data set."""
         return self.data_dir / "events"
+
+    @property
+    def safety(self) -> Path:
+        """Blocks and hidden places, a folder a data set."""
+        return self.data_dir / "safety"
 
     @property
     def artifacts(self) -> Path:

@@ -1,7 +1,7 @@
 """A small engine of real parts: Qdrant Edge, the heads with random weights, and features held in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_USER
-from recsys.constants import C_COARSE, C_FINE, C_VIBE
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PEOPLE, ONLINE_USER
+from recsys.constants import C_COARSE, C_FINE, C_VIBE, FACETS
 from recsys.errors import FeatureStoreUnavailable
 from recsys.index import EdgeIndex, Vectors
 from recsys.models.config import ModelConfig
@@ -20,6 +20,7 @@ from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.engine import Engine, Gazetteer
+from recsys.safety import Safety
 from recsys.sources import Memory, PlaceSources
 
 NOW = datetime(2024, 3, 25, tzinfo=UTC)
@@ -39,6 +40,7 @@ def user_row(rng: np.random.Generator, user_id: int) -> UserRow:
 def place_row(rng: np.random.Generator, place_id: int) -> PlaceRow:
     category = np.eye(C_COARSE, dtype=np.float32)[rng.integers(C_COARSE)]
     tags = rng.dirichlet(np.full(C_FINE, 0.05)).astype(np.float32)
+    tags[tags < 0.05] = 0
     area, price, slot = (int(rng.integers(n)) for n in (N_AREAS, 5, 6))
     return PlaceRow(place_id, f"Place {place_id}", place_id % N_CITIES, area, category, tags, price, slot)
 
@@ -51,6 +53,7 @@ class MemoryFeatures:
     place_rows: dict[int, PlaceRow]
     down: bool = False
     pairs: set[tuple[int, int]] = field(default_factory=set)  # (user, place) that the store knows events of
+    ties: set[tuple[int, int]] = field(default_factory=set)  # (user, peer) that the store knows a tie of
     calls: list[str] = field(default_factory=list)
 
     def _call(self, name: str) -> None:
@@ -79,6 +82,8 @@ class MemoryFeatures:
         values = np.array(features, dtype=np.float32).reshape(len(features), width)
         if width == D_ONLINE_PLACE:
             values[:, -1] = [(user_id, int(i)) in self.pairs for i in ids]
+        else:
+            values[:, ONLINE_PEOPLE.index("tie_known")] = [(user_id, int(i)) in self.ties for i in ids]
         return Candidates(self.user_rows.get(user_id), values, 0.0)
 
     def schema(self) -> dict[str, dict[str, str]]:
@@ -108,6 +113,23 @@ def make_sources(n_users: int) -> PlaceSources:
     return PlaceSources(Memory.of((user, place), count, age, ties, np.arange(N_PLACES) % N_CITIES, kinds, n_users))
 
 
+def places_table(rows: Mapping[int, PlaceRow], vectors: np.ndarray) -> pa.Table:
+    """What an artifact says of the places."""
+    return pa.table(
+        {
+            "place_id": list(rows),
+            "index": range(len(rows)),
+            "city_id": [r.city_id for r in rows.values()],
+            "embedding": list(vectors),
+            "price_band": [r.price_band for r in rows.values()],
+            "neighborhood_id": [r.neighborhood_id for r in rows.values()],
+            "typical_time_slot": [r.typical_time_slot for r in rows.values()],
+            "categories": [np.flatnonzero(r.category_one_hot > 0) for r in rows.values()],
+            "tags": [np.flatnonzero(r.fine_tag_vector > 0) for r in rows.values()],
+        }
+    )
+
+
 def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
     """The last user is in the feature store but not in the index: they joined after the version was made."""
     rng = np.random.default_rng(3)
@@ -119,10 +141,11 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
     index = EdgeIndex(folder)
     ids = np.arange(N_PLACES)
     people, vectors = np.arange(users_in_index), unit(rng, N_PLACES)
+    table = places_table(features.place_rows, vectors)
     asyncio.run(
         index.publish(
             "test-1",
-            Vectors(ids, ids % N_CITIES, {"embedding": vectors}),
+            Vectors(ids, ids % N_CITIES, {"embedding": vectors}, {name: table[name].to_pylist() for name in FACETS}),
             Vectors(people, people % N_CITIES, {"embedding": unit(rng, len(people)), "people": unit(rng, len(people))}),
         )
     )
@@ -131,7 +154,9 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
         {(c, a): f"Quarter {c}-{a}" for c in range(N_CITIES) for a in range(N_AREAS)},
     )
     homes = Homes(pa.table({"user_id": people, "index": people, "city_id": people % N_CITIES}))
-    table = pa.table({"place_id": ids, "index": ids, "city_id": ids % N_CITIES, "embedding": list(vectors)})
     catalogue = Catalogue(make_sources(len(people)), table, len(people))
     ranker = Ranker(config, Heads(config))
-    return Engine("test-1", names, ranker, index, features, candidates=50, homes=homes, catalogue=catalogue)
+    return Engine(
+        "test-1", names, ranker, index, features, candidates=50, homes=homes, catalogue=catalogue,
+        safety=Safety(folder.parent / f"{folder.name}-safety" / "test"),
+    )  # fmt: skip

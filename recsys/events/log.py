@@ -6,11 +6,9 @@ and is cut off by whoever comes next.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -18,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from recsys.atomic import flush
+from recsys.atomic import flush, locked
 from recsys.errors import DataError, EventLogUnavailable
 from recsys.events.event import Event
 from recsys.events.reader import SEGMENTS, Reader, segment
@@ -27,7 +25,6 @@ REMEMBERED: Final = 1_000_000  # events: an id that is sent again within so many
 _SEGMENT_BYTES: Final = 64 << 20
 _GENERATIONS: Final = 4
 _MOMENTS: Final = 100_000
-_POLL_S: Final = 0.001
 _sync: Final = getattr(os, "fdatasync", os.fsync)  # not everywhere
 _LINE: Final = re.compile(
     rb'\{"seq":(\d+),"id":("(?:[^"\\\n]|\\.)*"),"kind":"[a-z]+",'
@@ -63,7 +60,7 @@ class EventLog:
             EventLogUnavailable: another process holds it for longer than this.
             DataError: a file is damaged.
         """
-        with _locked(self.folder / ".append.lock", timeout_s):
+        with locked(self.folder / ".append.lock", timeout_s, EventLogUnavailable):
             self._catch_up()
             yield
 
@@ -74,7 +71,7 @@ class EventLog:
         Raises:
             EventLogUnavailable: another process holds it for longer than this.
         """
-        with _locked(self.folder / ".fold.lock", timeout_s):
+        with locked(self.folder / ".fold.lock", timeout_s, EventLogUnavailable):
             yield
 
     # ----------------------------------------------------------------------------------------------------------- events
@@ -221,24 +218,3 @@ class EventLog:
 
 def _digest(name: bytes) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
-
-
-@contextlib.contextmanager
-def _locked(path: Path, timeout_s: float) -> Iterator[None]:
-    """Hold a lock file. The lock goes with its process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    said = f"{path} is held by another process (waited {timeout_s:g} s)"
-                    raise EventLogUnavailable(said) from error
-            time.sleep(_POLL_S)  # a lock of this kind cannot be waited for with a deadline
-        yield
-    finally:
-        os.close(descriptor)

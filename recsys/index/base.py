@@ -1,7 +1,8 @@
 """What an index holds, answers and promises, whichever engine stands behind it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
@@ -26,11 +27,21 @@ class Vectors:
         ids: (N,) int64, distinct, at least 0.
         city: (N,) int64.
         named: unit vectors by name, each (N, 128) float32.
+        facets: by name, what a search may ask for: of each point a number, or several.
     """
 
     ids: Ints
     city: Ints
     named: Mapping[str, Floats]
+    facets: Mapping[str, Sequence[int] | Sequence[Sequence[int]]] = field(default_factory=dict)
+
+    def payload(self, row: int) -> dict[str, int | list[int]]:
+        """What is kept beside the vectors of a point."""
+        out: dict[str, int | list[int]] = {"city_id": int(self.city[row])}
+        for name, values in self.facets.items():
+            value = values[row]
+            out[name] = int(value) if isinstance(value, int | np.integer) else [int(v) for v in value]
+        return out
 
     def check(self, collection: str) -> None:
         """Raise DataError unless ids are distinct and every vector is a unit vector."""
@@ -87,9 +98,10 @@ class VectorIndex(Protocol):
         city_id: int,
         limit: int,
         exclude: Sequence[int] = (),
+        where: Mapping[str, Sequence[int]] = MappingProxyType({}),
         using: str = "embedding",
     ) -> Hits:
-        """The nearest points of a city by dot product; fewer than `limit` only when the city has fewer.
+        """The nearest points of a city by dot product; fewer than `limit` only when fewer may be found.
 
         Args:
             collection: where to look.
@@ -97,6 +109,7 @@ class VectorIndex(Protocol):
             city_id: the only city that may be found.
             limit: at most this many.
             exclude: ids that may not be found.
+            where: by facet, values of which a point must have at least one.
             using: name of the vectors to compare with, and to return.
 
         Raises:

@@ -3,8 +3,9 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -72,16 +73,18 @@ class EdgeIndex:
         city_id: int,
         limit: int,
         exclude: Sequence[int] = (),
+        where: Mapping[str, Sequence[int]] = MappingProxyType({}),
         using: str = "embedding",
     ) -> Hits:
-        from qdrant_edge import FieldCondition, Filter, HasIdCondition, MatchValue, Query, QueryRequest
+        from qdrant_edge import FieldCondition, Filter, HasIdCondition, MatchAny, MatchValue, Query, QueryRequest
 
-        city = FieldCondition(key="city_id", match=MatchValue(int(city_id)))
+        must: list[Any] = [FieldCondition(key="city_id", match=MatchValue(int(city_id)))]
+        must += [FieldCondition(key=name, match=MatchAny([int(v) for v in any_of])) for name, any_of in where.items()]
         without: list[Any] | None = [HasIdCondition({int(i) for i in exclude})] if len(exclude) else None
         request = QueryRequest(
             limit=limit,
             query=Query.Nearest(vector.tolist(), using=using),
-            filter=Filter(must=[city], must_not=without),
+            filter=Filter(must=must, must_not=without),
             with_vector=[using],
             with_payload=False,
         )
@@ -138,14 +141,15 @@ def _write_shard(path: Path, points: Vectors) -> None:
         exact = EdgeOptimizersConfig(indexing_threshold=0)
         shard = EdgeShard.create(str(aside), EdgeConfig(vectors=vectors, optimizers=exact))
         # The payload index comes first: what is written after it is indexed as it comes.
-        shard.update(UpdateOperation.create_field_index("city_id", PayloadSchemaType.Integer))
+        for name in ("city_id", *points.facets):
+            shard.update(UpdateOperation.create_field_index(name, PayloadSchemaType.Integer))
         for at in range(0, len(points.ids), BATCH):
             rows = range(at, min(at + BATCH, len(points.ids)))
             batch = [
                 Point(
                     int(points.ids[i]),
                     {n: v[i].tolist() for n, v in points.named.items()},
-                    {"city_id": int(points.city[i])},
+                    points.payload(i),
                 )
                 for i in rows
             ]

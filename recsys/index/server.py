@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,17 +68,21 @@ class ServerIndex:
         city_id: int,
         limit: int,
         exclude: Sequence[int] = (),
+        where: Mapping[str, Sequence[int]] = MappingProxyType({}),
         using: str = "embedding",
     ) -> Hits:
         from qdrant_client import models as m
 
-        city = m.FieldCondition(key="city_id", match=m.MatchValue(value=int(city_id)))
+        must: list[Any] = [m.FieldCondition(key="city_id", match=m.MatchValue(value=int(city_id)))]
+        must += [
+            m.FieldCondition(key=name, match=m.MatchAny(any=[int(v) for v in any_of])) for name, any_of in where.items()
+        ]
         without: list[Any] | None = [m.HasIdCondition(has_id=[int(i) for i in exclude])] if len(exclude) else None
         name = self._name(collection)
         with _server_errors():
             answer = await self._client.query_points(
                 name, query=vector.tolist(), using=using, limit=limit, with_payload=False, with_vectors=[using],
-                query_filter=m.Filter(must=[city], must_not=without),
+                query_filter=m.Filter(must=must, must_not=without),
             )  # fmt: skip
         return hits(answer.points, using)
 
@@ -128,13 +133,14 @@ class ServerIndex:
             await self._client.delete_collection(name)  # a publish that died half-way
         params = {n: m.VectorParams(size=D_MODEL, distance=m.Distance.DOT) for n in points.named}
         await self._client.create_collection(name, vectors_config=params)
-        await self._client.create_payload_index(name, "city_id", field_schema=m.PayloadSchemaType.INTEGER)
+        for key in ("city_id", *points.facets):
+            await self._client.create_payload_index(name, key, field_schema=m.PayloadSchemaType.INTEGER)
         for at in range(0, len(points.ids), BATCH):
-            rows = slice(at, at + BATCH)
+            rows = slice(at, min(at + BATCH, len(points.ids)))
             batch = m.Batch(
                 ids=points.ids[rows].tolist(),
                 vectors={n: v[rows].tolist() for n, v in points.named.items()},
-                payloads=[{"city_id": int(c)} for c in points.city[rows]],
+                payloads=[points.payload(i) for i in range(rows.start, rows.stop)],
             )
             await self._client.upsert(name, batch, wait=True)
         written = (await self._client.count(name, exact=True)).count

@@ -1,6 +1,7 @@
 """The users and places of a version by our ids, and what its sources say of them: candidates of one request."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +10,13 @@ import pyarrow as pa
 from recsys.aggregates import ONLINE_PLACE
 from recsys.aggregates.states import Ints
 from recsys.artifacts import Artifact
+from recsys.constants import FACETS
 from recsys.errors import ArtifactError
+from recsys.recommend.facets import Bools, Facets, Wanted
 from recsys.sources import PLACE_SOURCES, SOURCES, PlaceSources, Said
 
 Floats = npt.NDArray[np.float32]
+_NOBODY: Ints = np.empty(0, dtype=np.int64)
 _PAIR_KNOWN = ONLINE_PLACE.index("pair_known")
 
 
@@ -27,6 +31,19 @@ class Homes:
         ids, nodes, cities = (users[name].to_numpy() for name in ("user_id", "index", "city_id"))
         order = np.argsort(ids)
         self._ids, self._nodes, self._cities = ids[order], nodes[order], cities[order]
+        self._by_node = ids[np.argsort(nodes)]
+
+    def nodes(self, user_ids: Collection[int]) -> Ints:
+        """Node numbers of those of some users that the version knows."""
+        asked = np.fromiter(user_ids, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._ids, asked), len(self._ids) - 1)
+        found: Ints = self._nodes[at[self._ids[at] == asked]]
+        return found
+
+    def ids(self, nodes: Ints) -> list[int]:
+        """Ids of users by their node numbers."""
+        found: list[int] = self._by_node[nodes].tolist()
+        return found
 
     def of(self, user_id: int) -> int:
         """City of a user that the version knows."""
@@ -39,11 +56,12 @@ class Homes:
 
 @dataclass(frozen=True)
 class _City:
-    """Places by position in the city: ids (C,), vectors (C, D); `order` sorts the ids."""
+    """Places by position in the city: ids (C,), vectors (C, D), facets; `order` sorts the ids."""
 
     ids: Ints
     vectors: Floats
     order: Ints
+    facets: Facets
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,8 @@ class Found:
     Attributes:
         ids: (C,). vectors: (C, D). marks: (C,) a bit a source of PLACE_SOURCES that named the place.
         position: (C,) in the city. said: what the sources say.
+        friends: (C,) how many friends had been there, as of the version, without those kept apart.
+        company: the same of all places of the city, by position.
     """
 
     ids: Ints
@@ -60,14 +80,27 @@ class Found:
     marks: npt.NDArray[np.uint8]
     position: Ints
     said: Said
+    friends: Ints
+    company: Ints
 
-    def named(self, at: int) -> list[str]:
-        """The sources that named a candidate; none where it only filled the list up."""
-        return [name for bit, name in enumerate(PLACE_SOURCES) if self.marks[at] >> bit & 1]
+    def named(self, at: int, k: int) -> list[str]:
+        """The sources that named a candidate; none where it only filled the list up.
 
-    def where(self, keep: npt.NDArray[np.bool_]) -> "Found":
+        Friends are named only where at least `k` of them had been there: fewer would say what somebody did.
+        """
+        told = [name for bit, name in enumerate(PLACE_SOURCES) if self.marks[at] >> bit & 1]
+        return told if self.friends[at] >= k else [name for name in told if name != "friends"]
+
+    def where(self, keep: Bools) -> "Found":
         """Some of them."""
-        return Found(self.ids[keep], self.vectors[keep], self.marks[keep], self.position[keep], self.said)
+        return replace(
+            self,
+            ids=self.ids[keep],
+            vectors=self.vectors[keep],
+            marks=self.marks[keep],
+            position=self.position[keep],
+            friends=self.friends[keep],
+        )
 
 
 class Catalogue:
@@ -75,7 +108,7 @@ class Catalogue:
 
     Args:
         sources: as of the version's `until`.
-        places: an artifact's `places` table: place_id, index, city_id, embedding.
+        places: an artifact's `places` table: place_id, index, city_id, embedding, FACETS.
         n_users: how many the version knows.
 
     Raises:
@@ -97,47 +130,89 @@ class Catalogue:
         self._cities: dict[int, _City] = {}
         for city in np.unique(cities).tolist():
             rows = row[sources.members(city)]
-            self._cities[city] = _City(ids[rows], vectors[rows], np.argsort(ids[rows]))
+            self._cities[city] = _City(ids[rows], vectors[rows], np.argsort(ids[rows]), Facets.of_table(places, rows))
 
     @classmethod
     def load(cls, artifact: Artifact, places: pa.Table, n_users: int) -> "Catalogue":
         """Read from a model version; `places` is its table, which others read too.
 
         Raises:
-            ArtifactError: the version has no sources, or they do not fit its tables.
+            ArtifactError: the version has no sources or facets, or they do not fit its tables.
         """
-        if f"{SOURCES}.safetensors" not in artifact.manifest["files"]:
+        if f"{SOURCES}.safetensors" not in artifact.manifest["files"] or not set(FACETS) <= set(places.column_names):
             raise ArtifactError(f"version {artifact.version} was made by older code: run `recsys train`")
         try:
             return cls(PlaceSources.load(artifact.tensors(SOURCES)), places, n_users)
         except ArtifactError as error:
             raise ArtifactError(f"version {artifact.version}: {error}") from error
 
-    def find(self, node: int, city: int, near: Ints, size: int, *, fresh: bool) -> Found:
+    def among(self, city: int, ids: Ints) -> Bools:
+        """(C,) of a city's places, by position, which are among some ids."""
+        out = np.zeros(len(self._cities[city].ids), dtype=bool)
+        at, there = self._at(city, ids)
+        out[at[there]] = True
+        return out
+
+    def matching(self, city: int, wanted: Wanted) -> Bools:
+        """(C,) of a city's places, by position, which meet what is wanted."""
+        return self._cities[city].facets.match(wanted)
+
+    def ids(self, city: int, places: Bools) -> list[int]:
+        """Ids of some of a city's places, by position."""
+        found: list[int] = self._cities[city].ids[places].tolist()
+        return found
+
+    def find(
+        self, node: int, city: int, near: Ints, size: int, *, without: Bools, fresh: bool, apart: Ints = _NOBODY
+    ) -> Found:
         """Candidates of a request.
 
         Args:
             node: the user's number.
             city: of the request; one that the version has.
             near: (n,) ids of the city's places by vector, best first.
-            size: how many; fewer where the city has fewer.
+            size: how many; fewer where the city has fewer that may come.
+            without: (C,) places, by position, that may not come.
             fresh: only places where the user never was, as of the version.
+            apart: numbers of users of whom nothing may be told to this one.
 
         Raises:
             ArtifactError: the index holds a place that the version does not know.
         """
         here = self._cities[city]
-        at = here.order[np.minimum(np.searchsorted(here.ids, near, sorter=here.order), len(here.ids) - 1)]
-        if len(strange := near[here.ids[at] != near]):
+        at, there = self._at(city, near)
+        if len(strange := near[~there]):
             raise ArtifactError(
                 f"the index holds {len(strange)} places of city {city} that the version does not know: run "
                 f"`recsys train` and `recsys publish` (got place {strange[0]})"
             )
         said = self.sources.ask(np.array([node]), city)
-        visited = said.named["own"] > 0
-        position, marks = self.sources.candidates(said, size, at[None], without=visited if fresh else None)
-        found = Found(here.ids[position[0]], here.vectors[position[0]], marks[0], position[0], said)
-        return found.where(~visited[0, found.position]) if fresh else found
+        if fresh:
+            without = without | (said.named["own"][0] > 0)
+        position, marks = self.sources.candidates(said, size, at[None], without=without[None])
+        friends = said.named["friends"][0]
+        if len(strangers := np.intersect1d(apart, self.friends(node))):
+            friends = friends - self.sources.visitors(city, strangers)
+        at, marks = position[0], marks[0]
+        company = friends.astype(np.int64)
+        found = Found(here.ids[at], here.vectors[at], marks, at, said, company[at], company)
+        return found.where(~without[found.position])
+
+    def _at(self, city: int, ids: Ints) -> tuple[Ints, Bools]:
+        """Positions of ids in a city, and which of them are there."""
+        here = self._cities[city]
+        at = here.order[np.minimum(np.searchsorted(here.ids, ids, sorter=here.order), len(here.ids) - 1)]
+        return at, here.ids[at] == ids
+
+    def everything(self, city: int) -> tuple[Ints, Floats, Ints]:
+        """A city's places by position: ids (C,), vectors (C, D), and how many users had been at each (C,)."""
+        here = self._cities[city]
+        return here.ids, here.vectors, self.sources.visitors(city)
+
+    def friends(self, node: int) -> Ints:
+        """Numbers of those to whom a user had a tie, as of the version."""
+        found: Ints = self.sources.memory.friends[[node]].indices
+        return found
 
     def signals(self, found: Found) -> Floats:
         """(C, len(PLACE_SIGNALS)) of the candidates."""
@@ -145,7 +220,7 @@ class Catalogue:
         return out
 
 
-def never_there(online: Floats) -> npt.NDArray[np.bool_]:
+def never_there(online: Floats) -> Bools:
     """(C, D) ONLINE_PLACE → (C,) bool: no event of the user there of late, also none since the version was made."""
-    kept: npt.NDArray[np.bool_] = online[:, _PAIR_KNOWN] == 0
+    kept: Bools = online[:, _PAIR_KNOWN] == 0
     return kept

@@ -18,6 +18,7 @@ from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.identity import SourceIds
+from recsys.safety import Safety
 from recsys.taxonomy import CITY, Taxonomy
 
 TOP_K_MAX: Final = 100
@@ -84,6 +85,9 @@ class Engine:
         candidates: how many places or people retrieval hands to ranking.
         homes: the city and the node number of each user of this version.
         catalogue: its places, and what its sources say of them.
+        safety: who may not be shown to whom, and which places to nobody; no version's, but the data set's.
+        k_anonymity: what friends did is told only where at least so many did.
+        friendships: whether the data know who is friends with whom; else ties are people alike.
         users, places: the ids that the sources know.
     """
 
@@ -95,6 +99,9 @@ class Engine:
     candidates: int
     homes: Homes
     catalogue: Catalogue
+    safety: Safety
+    k_anonymity: int = 3
+    friendships: bool = False
     users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
     places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
 
@@ -120,6 +127,16 @@ class Engine:
                 allowed = f"must be from 0 to {len(names) - 1}, see GET /taxonomy"
                 raise InvalidField(f"{field}.{at}", f"{allowed} (got {position})")
 
+    def friends(self, user_id: int) -> list[int]:
+        """Ids of a user's friends, as of this version.
+
+        Raises:
+            InvalidField: the data know no friendships.
+        """
+        if not self.friendships:
+            raise InvalidField("exclude_friends", "this data set knows no friendships: its ties are people alike")
+        return self.homes.ids(self.catalogue.friends(self.homes.node(user_id)))
+
     async def unknown(self, user_id: int, now: datetime) -> UnknownUser:
         """The error for someone without a vector: nobody knows them, or they joined after the version was made."""
         (row,) = await asyncio.to_thread(self.features.users, [user_id], now)
@@ -140,7 +157,11 @@ def known_user(row: UserRow | None, user_id: int) -> UserRow:
 
 
 async def known(
-    read: Callable[[list[int]], list[Row | None]], ids: Ints, order: Ints, top_k: int
+    read: Callable[[list[int]], list[Row | None]],
+    admit: Callable[[list[Row]], Sequence[bool]],
+    ids: Ints,
+    order: Ints,
+    top_k: int,
 ) -> list[tuple[int, Row]]:
     """The best candidates that the online store knows; one read, or two where some of the best are missing.
 
@@ -148,7 +169,8 @@ async def known(
     up from the next best, rather than silently short.
 
     Args:
-        read: rows by id, None for what must not be answered. It blocks, so it runs in a thread.
+        read: rows by id, None for what the store does not know. It blocks, so it runs in a thread.
+        admit: the last filter: which rows may be answered.
         ids: (C,) candidate ids.
         order: (C,) positions into `ids`, best first.
         top_k: at most this many.
@@ -160,10 +182,13 @@ async def known(
         NotReady: there are candidates, and the store knows none of them.
     """
     found: list[tuple[int, Row]] = []
+    strange = True
     for part in (order[:top_k], order[top_k:]):
         if len(part) and len(found) < top_k:
             rows = await asyncio.to_thread(read, ids[part].tolist())
-            found += [(int(at), row) for at, row in zip(part, rows, strict=True) if row is not None]
-    if len(order) and not found:
+            there = [(int(at), row) for at, row in zip(part, rows, strict=True) if row is not None]
+            strange &= not there
+            found += [pair for pair, good in zip(there, admit([row for _, row in there]), strict=True) if good]
+    if len(order) and strange:
         raise NotReady(f"the online store knows none of the {len(order)} candidates: run `recsys materialize`")
     return found[:top_k]

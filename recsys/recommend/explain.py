@@ -10,7 +10,7 @@ import numpy as np
 
 from recsys.aggregates.finish import Floats
 from recsys.online import PlaceRow, UserRow
-from recsys.recommend.engine import Gazetteer
+from recsys.recommend.engine import Engine, Gazetteer
 from recsys.taxonomy import OTHER, UNKNOWN
 
 MOST: Final = 3
@@ -20,8 +20,27 @@ _AREA: Final = 0.15  # share of someone's outings from which they go there often
 _TAGS: Final = 2
 
 
-def why_place(user: UserRow, place: PlaceRow, names: Gazetteer) -> list[str]:
-    """Up to three reasons why a place suits a user; never empty."""
+def company(friends: int, engine: Engine) -> str | None:
+    """What friends did, told only where at least `k_anonymity` of them did: of fewer one could guess who.
+
+    Args:
+        friends: how many had been there, as of the version.
+        engine: whether its data know friendships; else ties are people alike, and are not called friends.
+    """
+    if friends < engine.k_anonymity:
+        return None
+    who, verb = "your friends" if engine.friendships else "those close to you", "has" if friends == 1 else "have"
+    return f"{friends} of {who} {verb} been there."
+
+
+def why_place(user: UserRow, place: PlaceRow, names: Gazetteer, company: str | None = None) -> list[str]:
+    """Up to three reasons why a place suits a user; never empty.
+
+    Args:
+        user, place: as read online.
+        names: of the version.
+        company: what friends did there, if that may be told.
+    """
     reasons = []
     if tags := _overlap(user.fine_pref, place.fine_tag_vector, names.taxonomy.tags):
         reasons.append(f"Matches your interest in {' and '.join(tags)}.")
@@ -33,6 +52,8 @@ def why_place(user: UserRow, place: PlaceRow, names: Gazetteer) -> list[str]:
         area = names.neighborhoods.get((place.city_id, place.neighborhood_id))
         if area and place.city_id in names.divided:
             reasons.append(f"You often go out in {area}, and this place is there.")
+    if company:
+        reasons.append(company)
     return reasons[:MOST] or ["Recommended from your activity and that of people like you."]
 
 

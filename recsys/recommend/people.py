@@ -4,12 +4,19 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
+from recsys.aggregates import ONLINE_PEOPLE
+from recsys.aggregates.finish import Floats
+from recsys.aggregates.states import Ints
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
 from recsys.online import UserRow
+from recsys.recommend import cursor
+from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_person
 from recsys.recommend.policy import best_first
+
+_TIE_KNOWN = ONLINE_PEOPLE.index("tie_known")
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class PeopleQuery:
     activity_tags: tuple[int, ...] = ()
     time_slot: int | None = None
     top_k: int = 10
+    exclude_friends: bool = False
+    cursor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,21 +47,43 @@ class RecommendedPerson:
 
 @dataclass(frozen=True)
 class PeopleAnswer:
-    """The list, best first, and the city it is for."""
+    """The list, best first, and the city it is for; with `next_cursor` it goes on."""
 
     city_id: int
     city_name: str
     recommendations: list[RecommendedPerson]
+    next_cursor: str | None
 
 
-async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) -> PeopleAnswer:
-    """Answer one request.
+@dataclass(frozen=True)
+class RankedPeople:
+    """C candidates of one request, nearest first, scored.
 
-    Raises:
-        UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
-        Unavailable: a store did not answer in time.
-        NotReady: nothing is published, or the online store is not filled.
+    Attributes:
+        user: as read online. vector: (D,) the user's. target: (D,) of the place to go to; None: not said.
+        ids: (C,). vectors: (C, D). features: (C, D_ONLINE_PEOPLE).
+        compat, attend, combined: (C,) in (0, 1).
+        shown: whom earlier pages had. friends: who is left out for being one; empty where they are not.
+        complete: whether these are all who may come.
     """
+
+    user: UserRow
+    city_id: int
+    vector: Floats
+    target: Floats | None
+    ids: Ints
+    vectors: Floats
+    features: Floats
+    compat: Floats
+    attend: Floats
+    combined: Floats
+    shown: tuple[int, ...]
+    friends: frozenset[int]
+    complete: bool
+
+
+async def rank_people(engine: Engine, query: PeopleQuery, size: int, now: datetime) -> RankedPeople:
+    """At most `size` candidates who may come, but for what the last filter finds, scored; raises as an answer does."""
     vectors = await engine.index.vectors("users", [query.user_id], using="people")
     if query.user_id not in vectors:
         raise await engine.unknown(query.user_id, now)
@@ -64,39 +95,85 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
             raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
         target = found[query.target_place_id]
     vector = vectors[query.user_id]
+    shown = () if query.cursor is None else cursor.decode(query.cursor, *_whose(query, city_id))
+    engine.safety.refresh()
+    friends = frozenset(engine.friends(query.user_id) if query.exclude_friends else ())
     hits = await engine.index.search(
         "users",
         vector,
         city_id=city_id,
-        limit=max(engine.candidates, query.top_k),
-        exclude=[query.user_id],
+        limit=size,
+        exclude=[query.user_id, *engine.safety.apart(query.user_id), *friends, *shown],
         using="people",
     )
     online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
     user = known_user(online.user, query.user_id)
+    ids, others, features = hits.ids, hits.vectors, online.features
+    if query.exclude_friends:  # the version knows friends until it was made, the ties who became one since
+        since = features[:, _TIE_KNOWN] > 0
+        friends |= frozenset(ids[since].tolist())
+        ids, others, features = ids[~since], others[~since], features[~since]
+    scores = score_people(engine, query, vector, others, features, city_id, target)
+    return RankedPeople(
+        user, city_id, vector, target, ids, others, features, *scores, shown, friends, len(hits.ids) < size
+    )
+
+
+def score_people(
+    engine: Engine, query: PeopleQuery, vector: Floats, others: Floats, features: Floats, city_id: int,
+    target: Floats | None,
+) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    """(C,) compatibility, attendance and combined score of candidates in the context of a request."""
     slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
     compat, attend = engine.ranker.score_people(
-        vector, hits.vectors, online.features, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
+        vector, others, features, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
     )
-    combined = engine.ranker.combine(compat, attend)
+    return compat, attend, engine.ranker.combine(compat, attend)
+
+
+def _whose(query: PeopleQuery, city_id: int) -> tuple[object, ...]:
+    return "people", query.user_id, city_id
+
+
+async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) -> PeopleAnswer:
+    """Answer one request.
+
+    Raises:
+        UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
+        InvalidField: friends are to be excluded and the data know none, or the cursor is of another list.
+        Unavailable: a store did not answer in time, or who is blocked cannot be read.
+        NotReady: nothing is published, or the online store is not filled.
+    """
 
     def read(ids: list[int]) -> list[UserRow | None]:
-        rows = engine.features.users(ids, now)
-        return [row if row is not None and row.home_city_id == city_id else None for row in rows]
+        return engine.features.users(ids, now)
 
-    chosen = await known(read, hits.ids, best_first(hits.ids, combined), query.top_k)
+    def admit(rows: list[UserRow]) -> list[bool]:
+        engine.safety.refresh()  # what was decided since the search holds too
+        apart = engine.safety.apart(query.user_id)
+        return [row.home_city_id == ranked.city_id and row.user_id not in apart for row in rows]
+
+    size = max(engine.candidates, query.top_k)
+    while True:
+        ranked = await rank_people(engine, query, size, now)
+        chosen = await known(read, admit, ranked.ids, best_first(ranked.ids, ranked.combined), query.top_k)
+        if len(chosen) == query.top_k or ranked.complete:
+            break
+        size *= 4  # what was dropped after the search left too few: rare
+    city_id, names = ranked.city_id, engine.gazetteer
     return PeopleAnswer(
         city_id,
-        engine.gazetteer.cities[city_id],
+        names.cities[city_id],
         [
             RecommendedPerson(
                 peer.user_id,
                 peer.name,
-                float(compat[at]),
-                float(attend[at]),
-                float(combined[at]),
-                why_person(user, peer, engine.gazetteer),
+                float(ranked.compat[at]),
+                float(ranked.attend[at]),
+                float(ranked.combined[at]),
+                why_person(ranked.user, peer, names),
             )
             for at, peer in chosen
         ],
+        next_cursor(query.top_k, _whose(query, city_id), ranked.shown, [peer.user_id for _, peer in chosen]),
     )

@@ -1,35 +1,23 @@
-"""Places for one user: candidates of the city from every source, features, rank, explain."""
+"""Places for one user: ranked candidates, the last filter, reasons."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-
-from recsys.constants import SLOT_NOT_SAID
-from recsys.online import Candidates, PlaceRow
-from recsys.recommend.catalogue import Found, never_there
+from recsys.recommend import cursor
+from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
-from recsys.recommend.explain import why_place
-from recsys.recommend.policy import best_first
-from recsys.sources import NEAR
-
-
-@dataclass(frozen=True)
-class PlaceQuery:
-    """A request; see `api.schemas.PlaceRecommendationRequest` for what each field means."""
-
-    user_id: int
-    city_id: int | None = None
-    time_slot: int | None = None
-    desired_categories: tuple[int, ...] = ()
-    top_k: int = 10
-    exclude_visited: bool = False
+from recsys.recommend.explain import company, why_place
+from recsys.recommend.parts import place_parts
+from recsys.recommend.ranking import PlaceQuery, place_order, rank_places
+from recsys.recommend.rules import Rules
 
 
 @dataclass(frozen=True)
 class RecommendedPlace:
-    """One place of an answer; `score` is the place head's, in (0, 1), `sources` those that named it."""
+    """One place of an answer; `score` is the place head's, in (0, 1), `sources` those that named it.
+
+    `score_parts`, where they are asked for, are log-odds; see `recsys.recommend.parts`.
+    """
 
     place_id: int
     name: str
@@ -37,6 +25,7 @@ class RecommendedPlace:
     score: float
     explanations: list[str]
     sources: list[str]
+    score_parts: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,12 +34,16 @@ class PlaceAnswer:
 
     Attributes:
         features_age_s: how old the oldest feature of a place is that this answer was ranked with; 0: read just now.
+        next_cursor: with which the list goes on; None where it ends.
+        degraded: what this answer had to do without.
     """
 
     city_id: int
     city_name: str
     recommendations: list[RecommendedPlace]
     features_age_s: float
+    next_cursor: str | None
+    degraded: tuple[str, ...] = ()
 
 
 async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> PlaceAnswer:
@@ -59,7 +52,8 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     Raises:
         UnknownUser: not in the feature store, or not in the live version.
         UnknownCity: no such city.
-        Unavailable: a store did not answer in time.
+        InvalidField: a filter or the cursor is not of this version, list or city.
+        Unavailable: a store did not answer in time, or what is hidden cannot be read.
         NotReady: nothing is published, or the online store is not filled.
         ArtifactError: the index holds a place that the version does not know.
     """
@@ -68,31 +62,21 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         raise await engine.unknown(query.user_id, now)
     vector = vectors[query.user_id]
     city_id = engine.city(query.city_id, query.user_id)
-    near = await engine.index.search("places", vector, city_id=city_id, limit=NEAR)
-    node, size = engine.homes.node(query.user_id), max(engine.candidates, query.top_k)
-
-    def find() -> tuple[Found, Candidates]:
-        found = engine.catalogue.find(node, city_id, near.ids, size, fresh=query.exclude_visited)
-        return found, engine.features.rank_places(query.user_id, found.ids, now)
-
-    found, online = await asyncio.to_thread(find)
-    user = known_user(online.user, query.user_id)
-    features = online.features
-    if query.exclude_visited:  # the sources know where one was until the version was made, the pairs what came since
-        kept = never_there(features)
-        found, features = found.where(kept), features[kept]
-    inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
-    slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
-    scores = engine.ranker.score_places(
-        vector, found.vectors, inputs, city_id=city_id, slot=slot, categories=query.desired_categories
-    )
-
-    def read(ids: list[int]) -> list[PlaceRow | None]:
-        rows = engine.features.places(ids)
-        return [row if row is not None and row.city_id == city_id else None for row in rows]
-
-    chosen = await known(read, found.ids, best_first(found.ids, scores), query.top_k)
-    names = engine.gazetteer
+    whose = ("places", query.user_id, city_id)
+    shown = () if query.cursor is None else cursor.decode(query.cursor, *whose)
+    rules = Rules.of(engine, city_id, query.filters, (*query.exclude, *shown))
+    size, most = max(engine.candidates, query.top_k), len(rules.without)
+    while True:
+        ranked = await rank_places(engine, query, vector, rules, size, now)
+        found, order = ranked.found, place_order(query, ranked)
+        chosen = await known(engine.features.places, rules.admit, found.ids, order, query.top_k)
+        if len(chosen) == query.top_k or ranked.complete:
+            break
+        size = most  # what was dropped after the search left too few: rare, and then everything is looked at
+    parts: list[dict[str, float] | None] = [None] * len(chosen)
+    if query.parts:
+        parts[:] = place_parts(engine, query, ranked, vector, city_id, [at for at, _ in chosen])
+    user, names = known_user(ranked.online.user, query.user_id), engine.gazetteer
     return PlaceAnswer(
         city_id,
         names.cities[city_id],
@@ -101,11 +85,13 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
                 place.place_id,
                 place.name,
                 names.neighborhoods.get((place.city_id, place.neighborhood_id), ""),
-                float(scores[at]),
-                why_place(user, place, names),
-                found.named(at),
+                float(ranked.scores[at]),
+                why_place(user, place, names, company(int(found.friends[at]), engine)) if query.reasons else [],
+                found.named(at, engine.k_anonymity),
+                moved,
             )
-            for at, place in chosen
+            for (at, place), moved in zip(chosen, parts, strict=True)
         ],
-        online.age_s,
+        ranked.online.age_s,
+        next_cursor(query.top_k, whose, shown, [place.place_id for _, place in chosen]),
     )

@@ -83,6 +83,7 @@ class _City:
     ages: csr_array
     similar: csr_array
     ease: csr_array
+    visitors: Ints
     place: Floats
     lists: tuple[Ints, ...]
     shares: Floats
@@ -175,6 +176,14 @@ class PlaceSources:
         """(C,) node numbers of a city's places: what a position in the city means."""
         return self._cities[city].members
 
+    def visitors(self, city: int, users: Ints | None = None) -> Ints:
+        """(C,) how many users, or how many of some, had been at each place of a city."""
+        here = self._cities[city]
+        if users is None:
+            return here.visitors
+        out: Ints = np.bincount(here.seen[users].indices, minlength=len(here.members))
+        return out
+
     def _city(self, city: int, fitted: tuple[csr_array, csr_array] | None) -> _City:
         members = np.flatnonzero(self.memory.city == city)
         counts, ages = (csr_array(x[:, members]) for x in (self.memory.counts, self.memory.ages))
@@ -194,7 +203,8 @@ class PlaceSources:
             similar, ease = _item_models(seen, visitors)
         else:
             similar, ease = (csr_array(x[members][:, members]) for x in fitted)
-        return _City(members, counts, seen, ages, similar, ease, place, lists, shares, np.log(kinds @ shares + 1e-4))
+        usual = np.log(kinds @ shares + 1e-4)
+        return _City(members, counts, seen, ages, similar, ease, visitors, place, lists, shares, usual)
 
     def ask(self, users: Ints, city: int, counts: csr_array | None = None, ages: csr_array | None = None) -> Said:
         """What the sources say to (B,) users of a city's places.
@@ -229,7 +239,7 @@ class PlaceSources:
         )
 
     def candidates(
-        self, said: Said, size: int, near: Ints | None = None, *, without: csr_array | None = None
+        self, said: Said, size: int, near: Ints | None = None, *, without: npt.NDArray[np.bool_] | None = None
     ) -> tuple[Ints, npt.NDArray[np.uint8]]:
         """Candidates of B users by reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009).
 
@@ -263,6 +273,11 @@ class PlaceSources:
         size = min(size, score.shape[1])
         chosen = np.argpartition(-score, size - 1, axis=1)[:, :size]
         return chosen, np.take_along_axis(marks, chosen, axis=1)
+
+    def strengths(self, said: Said) -> dict[str, Floats]:
+        """What each source but the vectors says to the first of the users: (C,), the more the better, by source."""
+        popular = self._cities[said.city].place
+        return {"popular": popular[:, 0], "popular_90d": popular[:, 1], **{n: v[0] for n, v in said.named.items()}}
 
     def signals(self, said: Said, places: Ints) -> Floats:
         """(B, n) positions in the city → (B, n, len(PLACE_SIGNALS)) float32, in that order."""

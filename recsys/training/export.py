@@ -32,10 +32,12 @@ PLACES_SCHEMA = pa.schema(
     [
         ("place_id", pa.int64()), ("index", pa.int64()), ("city_id", pa.int32()), ("city_name", pa.string()),
         ("neighborhood_id", pa.int32()), ("neighborhood_name", pa.string()), ("name", pa.string()),
-        ("embedding", _VECTOR),
+        ("price_band", pa.int32()), ("typical_time_slot", pa.int32()), ("categories", pa.list_(pa.int32())),
+        ("tags", pa.list_(pa.int32())), ("embedding", _VECTOR),
     ]
 )  # fmt: skip
-_NAMES = ("city_name", "neighborhood_id", "neighborhood_name", "name")
+_NAMES = ("city_name", "neighborhood_id", "neighborhood_name", "name", "price_band", "typical_time_slot")
+_WEIGHTS = {"categories": "category_one_hot", "tags": "fine_tag_vector"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
         fitted: the model.
         prepared: the snapshot as of which users and places are embedded.
         embeddings: `embed(fitted.model, prepared)`.
-        places: the lake's places: place_id, city_name, neighborhood_id, neighborhood_name, name.
+        places: the lake's places: place_id, city_name, neighborhood_id, neighborhood_name, name, price_band,
+            typical_time_slot, category_one_hot, fine_tag_vector.
 
     Raises:
         DataError: a place of the graph is not among `places`, or a vector is not a unit vector of D_MODEL floats.
@@ -81,13 +84,14 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
     if at.null_count:
         missing = int(place_id[np.asarray(at.is_null())][0])
         raise DataError(f"place {missing} of the graph is not among the places ({at.null_count} are not)")
-    named = places.select(_NAMES).take(at)
+    named = places.take(at)
     columns = {
         "place_id": pa.array(place_id),
         "index": pa.array(np.arange(len(place_id))),
         "city_id": pa.array(prepared.places.city.numpy().astype(np.int32)),
         "embedding": _list(embeddings.place),
         **{name: named[name].combine_chunks().cast(PLACES_SCHEMA.field(name).type) for name in _NAMES},
+        **{name: _positions(named[weights].combine_chunks()) for name, weights in _WEIGHTS.items()},
     }
     tables = {
         "users": users,
@@ -96,6 +100,15 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
     train = {k: v for k, v in fitted.config.to_dict().items() if k != "model"}
     config = {"model": fitted.model.config.to_dict(), "train": train}
     return Export(tables, {MODEL: fitted.model.state_dict(), SOURCES: prepared.sources.tensors()}, config)
+
+
+def _positions(weights: pa.ListArray) -> pa.ListArray:
+    """Lists of weights → lists of the positions that have some."""
+    offsets, values = weights.offsets.to_numpy(), weights.values.to_numpy(zero_copy_only=False)
+    there = np.flatnonzero(values > 0)
+    row = np.searchsorted(offsets, there, side="right") - 1
+    positions = (there - offsets[row]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(np.searchsorted(there, offsets).astype(np.int32)), pa.array(positions))
 
 
 def _list(vectors: Tensor) -> pa.ListArray:

@@ -69,7 +69,9 @@ def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
     body = answer.json()
     assert set(body) == {
         "user", "recommendations", "city_id", "city_name", "features_age_s", "model_version", "request_id",
+        "next_cursor", "degraded",
     }  # fmt: skip
+    assert body["degraded"] == []
     assert body["user"] == {"user_id": 4, "source": None, "source_id": None}
     assert (body["city_id"], body["city_name"], body["model_version"]) == (2, "City 2", "test-1")
     found = body["recommendations"]
@@ -77,7 +79,7 @@ def test_places_have_the_seeds_fields_and_the_added_ones(client: TestClient):
     assert all(r["place_id"] % 3 == 2 for r in found)
     assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
     for r in found:
-        assert set(r) == {*SEED_PLACE, "name", "neighborhood_name", "source", "source_id", "sources"}
+        assert set(r) == {*SEED_PLACE, "name", "neighborhood_name", "source", "source_id", "sources", "score_parts"}
         assert set(r["sources"]) <= set(PLACE_SOURCES)
         assert 0 < r["score"] < 1
         assert 1 <= len(r["explanations"]) <= 3
@@ -92,6 +94,110 @@ def test_places_where_the_user_was_are_left_out_on_request(client: TestClient):
     assert own
     assert {r["place_id"] for r in ask(exclude_visited=True)} == {r["place_id"] for r in everything} - own
     assert ask(exclude_visited=False) == everything
+
+
+def test_filters_and_exclusions_narrow_the_list_and_a_cursor_goes_on(client: TestClient, state: State):
+    assert state.engine is not None
+    rows = state.engine.features.place_rows
+
+    def ask(**more: object) -> dict:
+        answer = client.post("/recommend/places", json={"user_id": 4} | more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def ids(body: dict) -> list[int]:
+        return [r["place_id"] for r in body["recommendations"]]
+
+    everything = ids(ask(top_k=100))
+    cheap = ask(top_k=100, filters={"price": {"max": 1}, "neighborhoods": ["Quarter 1-0", 2]})
+    assert ids(cheap) == [i for i in everything if rows[i].price_band <= 1 and rows[i].neighborhood_id in (0, 2)]
+    assert cheap["next_cursor"] is None
+    assert ids(ask(exclude_place_ids=everything[:5])) == everything[5:15]
+    first = ask(top_k=7)
+    second = ask(top_k=7, cursor=first["next_cursor"])
+    assert ids(first) + ids(second) == everything[:14]
+    assert all(r["explanations"] == [] for r in ask(explain="none")["recommendations"])
+    assert ids(ask(diversity=1)) != ids(ask())
+
+
+def test_a_group_gets_places_and_what_each_is_to_each_of_them(client: TestClient):
+    answer = client.post("/recommend/groups", json={"user_ids": [4, 7, 5], "top_k": 4, "strategy": "average"})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert set(body) == {
+        "users", "strategy", "recommendations", "city_id", "city_name", "features_age_s", "next_cursor",
+        "model_version", "request_id",
+    }  # fmt: skip
+    assert [u["user_id"] for u in body["users"]] == [4, 7, 5]
+    assert (body["strategy"], body["city_id"], len(body["recommendations"])) == ("average", 1, 4)
+    for r in body["recommendations"]:
+        assert set(r) == {
+            "place_id", "score", "least_misery", "average", "members", "name", "neighborhood_name",
+            "source", "source_id",
+        }  # fmt: skip
+        assert [set(m) for m in r["members"]] == [{"user_id", "source", "source_id", "score", "explanations"}] * 3
+    least = client.post("/recommend/groups", json={"user_ids": [4, 7, 5], "explain": "none"}).json()
+    assert least["strategy"] == "least_misery"
+    assert {tuple(m["explanations"]) for r in least["recommendations"] for m in r["members"]} == {()}
+
+
+def test_why_and_why_not(client: TestClient):
+    def ask(**body: object) -> dict:
+        answer = client.post("/explain", json={"user_id": 4, **body})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    listed = client.post("/recommend/places", json={"user_id": 4, "top_k": 3, "explain": "parts"}).json()
+    first = listed["recommendations"][0]
+    body = ask(place_id=first["place_id"], top_k=3)
+    assert set(body) == {
+        "user", "outcome", "broken", "retrieval", "rank", "candidates", "score", "score_parts", "words", "city_id",
+        "city_name", "model_version", "request_id",
+    }  # fmt: skip
+    assert (body["outcome"], body["rank"], body["broken"]) == ("recommended", 1, [])
+    assert (body["score"], body["score_parts"]) == (first["score"], first["score_parts"])
+    assert {s["source"] for s in body["retrieval"]} == set(PLACE_SOURCES)
+    assert body["words"]
+    body = ask(place_id=first["place_id"], exclude_place_ids=[first["place_id"]])
+    assert (body["outcome"], [b["rule"] for b in body["broken"]]) == ("dropped", ["exclude_place_ids"])
+    person = ask(person_id=7, target_place_id=3)
+    assert person["rank"]
+    assert person["outcome"] in ("recommended", "ranked_below")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"user_id": 4}, 422, "place_id"),
+        ({"user_id": 4, "place_id": 1, "person_id": 1}, 422, "place_id"),
+        ({"user_id": 4, "person_id": 4}, 422, "person_id"),
+        ({"user_id": 4, "person_id": 5, "activity_tags": [100]}, 422, "activity_tags.0"),
+        ({"place_id": 4}, 422, "user_id"),
+        ({"user_id": 4, "place_id": 4, "explain": "parts"}, 422, "explain"),
+        ({"user_id": 4, "place_id": N_PLACES}, 404, None),
+        ({"user_id": N_USERS, "place_id": 1}, 404, None),
+        ({"user_id": 4, "person_id": N_USERS - 1}, 404, None),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(client: TestClient, body: dict, status: int, field: str | None):
+    problem = assert_problem(client.post("/explain", json=body), status)
+    assert [e["field"] for e in problem["errors"]] == ([field] if field else [])
+
+
+@pytest.mark.parametrize("who", [{}, {"user_id": 10**6}, {"user_id": "new-one"}])
+def test_somebody_unknown_is_answered_by_their_profile(client: TestClient, state: State, who: dict):
+    assert state.engine is not None
+    body = {**who, "city_id": 1, "profile": {"categories": [2]}, "top_k": 5}
+    answer = client.post("/recommend/places", json=body)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert said["degraded"] == ["user_vector"]
+    assert said["user"] == ({**who, "source": None, "source_id": None} if who.get("user_id") == 10**6 else None)
+    assert len(said["recommendations"]) == 5
+    for r in said["recommendations"]:
+        assert state.engine.features.place_rows[r["place_id"]].category_one_hot[2] > 0
+        assert r["sources"] == ["popular", "profile"]
+        assert r["explanations"][0] == "You asked for clubs spots."
 
 
 def test_the_same_request_twice_gives_the_same_list(client: TestClient):
@@ -165,9 +271,38 @@ def test_what_is_nowhere_in_the_data_is_404(client: TestClient, path: str, body:
         ("places", {"user_id": 1, "top_k": 101}, "top_k"),
         ("places", {"user_id": 1, "topk": 5}, "topk"),
         ("places", {"user_id": 1, "exclude_visited": 1}, "exclude_visited"),
+        ("places", {"user_id": 1, "filters": {"price": {"min": 3, "max": 2}}}, "filters.price"),
+        ("places", {"user_id": 1, "filters": {"price": {"min": 5}}}, "filters.price.min"),
+        ("places", {"user_id": 1, "filters": {"price": {"low": 1}}}, "filters.price.low"),
+        ("places", {"user_id": 1, "filters": {"categories": []}}, "filters.categories"),
+        ("places", {"user_id": 1, "filters": {"categories": [6]}}, "filters.categories.0"),
+        ("places", {"user_id": 1, "filters": {"tags": [0, 100]}}, "filters.tags.1"),
+        ("places", {"user_id": 1, "filters": {"neighborhoods": ["Nowhere"]}}, "filters.neighborhoods.0"),
+        ("places", {"user_id": 1, "filters": {"neighborhoods": [True]}}, "filters.neighborhoods.0"),
+        ("places", {"user_id": 1, "filters": {"open_slot": 6}}, "filters.open_slot"),
+        ("places", {"user_id": 1, "filters": {"open": True}}, "filters.open"),
+        ("places", {"user_id": 1, "exclude_place_ids": [1, -1]}, "exclude_place_ids.1"),
+        ("places", {"user_id": 1, "exclude_place_ids": [1] * 1_001}, "exclude_place_ids"),
+        ("places", {"user_id": 1, "diversity": 1.1}, "diversity"),
+        ("places", {"user_id": 1, "diversity": True}, "diversity"),
+        ("places", {"user_id": 1, "novelty": -0.1}, "novelty"),
+        ("places", {"user_id": 1, "cursor": ""}, "cursor"),
+        ("places", {"user_id": 1, "cursor": "abc"}, "cursor"),
+        ("places", {"user_id": 1, "explain": "all"}, "explain"),
+        ("places", {"profile": {"categories": [0]}}, "city_id"),
+        ("places", {"profile": {"categories": [6]}, "city_id": 1}, "profile.categories.0"),
+        ("places", {"profile": {"likes": [6]}, "city_id": 1}, "profile.likes"),
         ("people", {"user_id": 1, "activity_tags": [100]}, "activity_tags.0"),
         ("people", {"user_id": 1, "target_place_id": -4}, "target_place_id"),
         ("people", {"user_id": 1, "city_id": -1}, "city_id"),
+        ("people", {"user_id": 1, "exclude_friends": True}, "exclude_friends"),
+        ("people", {"user_id": 1, "cursor": "AAAA"}, "cursor"),
+        ("groups", {"user_ids": [1, 2], "explain": "parts"}, "explain"),
+        ("groups", {"user_ids": [1]}, "user_ids"),
+        ("groups", {"user_ids": [1, 2, 1]}, "user_ids.2"),
+        ("groups", {"user_ids": list(range(11))}, "user_ids"),
+        ("groups", {"user_ids": [1, 2], "strategy": "most_pleasure"}, "strategy"),
+        ("groups", {"user_ids": [1, 2], "user_id": 1}, "user_id"),
     ],
 )
 def test_a_field_out_of_its_range_is_422_and_named(client: TestClient, path: str, body: dict, field: str):
@@ -279,9 +414,20 @@ def test_the_docs_work_without_a_network(client: TestClient):
 
 def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events"}
-    for path in ("/recommend/places", "/recommend/people", "/events"):
-        answers = paths[path]["post"]["responses"]
+    assert set(paths) == {
+        "/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events",
+        "/recommend/groups", "/explain", "/users/{user_id}/blocks", "/places/{place_id}/hidden",
+    }  # fmt: skip
+    methods = [
+        *(
+            (path, "post")
+            for path in ("/recommend/places", "/recommend/people", "/recommend/groups", "/explain", "/events")
+        ),
+        *((path, method) for path in paths if path.startswith(("/users", "/places")) for method in paths[path]),
+    ]
+    assert len(methods) == 11
+    for path, method in methods:
+        answers = paths[path][method]["responses"]
         assert set(answers) == {"200", "400", "404", "413", "422", "500", "503"}
         for status, answer in answers.items():
             assert list(answer["content"]) == ["application/json" if status == "200" else "application/problem+json"]

@@ -84,6 +84,27 @@ def test_people_are_searched_by_their_own_vectors(index: VectorIndex):
     assert 5 not in hits.ids
 
 
+def test_a_search_by_facets_equals_brute_force(index: VectorIndex):
+    places, users = world(6)
+    rng = np.random.default_rng(6)
+    price = rng.integers(0, 5, len(places.ids))
+    tags = [rng.choice(9, int(rng.integers(0, 4)), replace=False).tolist() for _ in places.ids]
+    run(index.publish("v1", Vectors(places.ids, places.city, places.named, {"price": price, "tags": tags}), users))
+    for query in unit(rng, 8):
+        wanted = {"price": rng.choice(5, 2, replace=False), "tags": rng.choice(9, 3, replace=False)}
+        for where in ({}, {"price": wanted["price"]}, wanted, {"tags": [77]}):
+            hits = run(
+                index.search("places", query, city_id=2, limit=20, where=where, exclude=places.ids[:50].tolist())
+            )
+            good = [
+                ("price" not in where or price[i] in where["price"])
+                and ("tags" not in where or bool(set(tags[i]) & set(where["tags"])))
+                for i in range(len(places.ids))
+            ]
+            bad = places.ids[~np.array(good)].tolist()
+            assert hits.ids.tolist() == nearest(places, query, 2, 20, [*bad, *places.ids[:50].tolist()])
+
+
 def test_a_city_without_points_is_empty_not_an_error(index: VectorIndex):
     places, users = world(1)
     run(index.publish("v1", places, users))

@@ -50,7 +50,7 @@ def test_every_endpoint_is_documented_and_every_example_is_valid():
         for method in methods:
             assert f"`{method.upper()} {path}`" in page
     bodies = re.findall(r"POST (/[\w/]+)\n(\{.*?\})\n```", page, flags=re.DOTALL)
-    assert len(bodies) == 3
+    assert len(bodies) == 6
     for path, body in bodies:
         name = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].split("/")[
             -1

@@ -15,9 +15,10 @@ from recsys.errors import ArtifactError, FeatureStoreUnavailable, NotReady, Unkn
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleAnswer, PeopleQuery, recommend_people
-from recsys.recommend.places import PlaceAnswer, PlaceQuery, recommend_places
+from recsys.recommend.places import PlaceAnswer, recommend_places
+from recsys.recommend.ranking import PlaceQuery
 from recsys.sources import NEAR, PLACE_SOURCES
-from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine, unit
+from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine, places_table, unit
 
 LAST = N_USERS - 1  # in the feature store, but not in the index
 
@@ -77,7 +78,9 @@ def test_places_are_the_best_scored_of_the_candidates_of_the_city(engine: Engine
     assert [r.place_id for r in found] == expected
     assert [r.score for r in found] == pytest.approx([score[i] for i in expected], abs=1e-5)
     bits = [sum(1 << PLACE_SOURCES.index(name) for name in r.sources) for r in found]
-    assert bits == [named[i] for i in expected]
+    hidden = 1 << PLACE_SOURCES.index("friends")  # everybody knows two: fewer than may be told of
+    assert any(marks & hidden for marks in named.values())
+    assert bits == [int(named[i]) & ~hidden for i in expected]
 
 
 def test_where_one_was_is_named_by_ones_own_history_and_left_out_on_request(engine: Engine):
@@ -96,23 +99,53 @@ def test_where_one_was_is_named_by_ones_own_history_and_left_out_on_request(engi
     assert places(engine, PlaceQuery(4, exclude_visited=True)).recommendations == []
 
 
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_what_friends_did_is_told_only_where_enough_did(engine: Engine, k: int):
+    """Recounted from who had been where: in reasons and in sources, with and without a block between friends."""
+    memory = engine.catalogue.sources.memory
+    been = [set(memory.counts[[u]].indices.tolist()) for u in range(LAST)]
+    circle = [memory.friends[[u]].indices.tolist() for u in range(LAST)]
+    both = [
+        any(i % N_CITIES == u % N_CITIES for i in set.intersection(*(been[f] for f in circle[u]))) for u in range(LAST)
+    ]
+    user_id = both.index(True)  # whose friends were both at one place
+    friends = circle[user_id]
+    wishless = {i: replace(r, fine_tag_vector=r.fine_tag_vector * 0) for i, r in engine.features.place_rows.items()}
+    engine = replace(
+        engine, k_anonymity=k, friendships=k == 1, features=MemoryFeatures(engine.features.user_rows, wishless)
+    )
+    seen = 0
+    for blocked in (None, friends[0]):
+        if blocked is not None:
+            engine.safety.block(blocked, [user_id], NOW)
+        count = {i: sum(i in been[f] for f in friends if f != blocked) for i in range(N_PLACES)}
+        for r in places(engine, PlaceQuery(user_id, top_k=100)).recommendations:
+            n, told = count[r.place_id], [e for e in r.explanations if "been there" in e]
+            who, verb = "your friends" if k == 1 else "those close to you", "has" if n == 1 else "have"
+            assert told == ([f"{n} of {who} {verb} been there."] if n >= k else [])
+            assert "friends" not in r.sources or n >= k
+            seen += len(told)
+    engine.safety.block(friends[0], [user_id], NOW, on=False)
+    assert (seen > 0) == (k <= 2)
+
+
 def test_ids_and_node_numbers_are_not_the_same_thing(engine: Engine):
     """Ids in another order than the nodes, tables in a third: the same places are found under their own ids."""
     plain, n = engine.catalogue, N_PLACES
     ids = 1_000 - np.arange(n)
     vectors = unit(np.random.default_rng(9), n)
-    table = pa.table(
-        {"place_id": ids, "index": range(n), "city_id": np.arange(n) % N_CITIES, "embedding": list(vectors)}
-    )
+    assert isinstance(engine.features, MemoryFeatures)
+    table = places_table(engine.features.place_rows, vectors).set_column(0, "place_id", pa.array(ids))
     mixed = Catalogue(plain.sources, table.take(np.random.default_rng(1).permutation(n)), LAST)
     near = np.array([1_000 - 4, 1_000 - 1])  # of city 1
-    found = mixed.find(7, 1, near, 30, fresh=False)
-    expected = plain.find(7, 1, np.array([4, 1]), 30, fresh=False)
+    every = np.zeros(len(plain.sources.members(1)), dtype=bool)
+    found = mixed.find(7, 1, near, 30, without=every, fresh=False)
+    expected = plain.find(7, 1, np.array([4, 1]), 30, without=every, fresh=False)
     np.testing.assert_array_equal(found.ids, 1_000 - expected.ids)
     np.testing.assert_array_equal(found.vectors, vectors[expected.ids])
     np.testing.assert_array_equal(mixed.signals(found), plain.signals(expected))
     with pytest.raises(ArtifactError, match=r"does not know.*got place 5"):
-        mixed.find(7, 1, np.array([999, 5]), 30, fresh=False)
+        mixed.find(7, 1, np.array([999, 5]), 30, without=every, fresh=False)
     homes = Homes(pa.table({"user_id": [9, 2, 5], "index": [0, 1, 2], "city_id": [7, 8, 6]}))
     assert [(homes.of(i), homes.node(i)) for i in (2, 5, 9)] == [(8, 1), (6, 2), (7, 0)]
     with pytest.raises(ArtifactError, match="other users or places"):

@@ -272,6 +272,12 @@ def test_export_fits_an_artifact(world: Planted, undisturbed: Fitted, tmp_path: 
             "neighborhood_id": pa.array([int(world.place_home[i - 1000]) for i in ids], pa.int32()),
             "neighborhood_name": [f"n{world.place_home[i - 1000]}" for i in ids],
             "name": [f"place {i}" for i in ids],
+            "price_band": pa.array(ids % 5, pa.int32()),
+            "typical_time_slot": pa.array(ids % 6, pa.int32()),
+            "category_one_hot": pa.array([[float(i % 2), 1.0, 0.0] for i in ids], pa.list_(pa.float32())),
+            "fine_tag_vector": pa.array(
+                [[0.0] * 4 if i % 3 else [0.5, 0.0, 0.0, 0.5] for i in ids], pa.list_(pa.float32())
+            ),
         }
     )
     out = export(undisturbed, prepared, vectors, places)
@@ -286,6 +292,9 @@ def test_export_fits_an_artifact(world: Planted, undisturbed: Fitted, tmp_path: 
         assert row["name"] == f"place {row['place_id']}"
         assert row["city_name"] == f"city {row['city_id']}"
         assert len(row["embedding"]) == D_MODEL
+        assert (row["price_band"], row["typical_time_slot"]) == (row["place_id"] % 5, row["place_id"] % 6)
+        assert row["categories"] == ([0, 1] if row["place_id"] % 2 else [1])
+        assert row["tags"] == ([] if row["place_id"] % 3 else [0, 3])
         torch.testing.assert_close(torch.tensor(row["embedding"]), vectors.place[i])
     users = artifact.table("users").to_pylist()
     torch.testing.assert_close(torch.tensor(users[7]["people"]), vectors.people[7])

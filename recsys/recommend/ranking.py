@@ -1,0 +1,99 @@
+"""Candidate places of one user, from every source, within the rules, scored; and their order."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from recsys.aggregates.finish import Floats
+from recsys.constants import SLOT_NOT_SAID
+from recsys.online import Candidates
+from recsys.recommend.catalogue import Found, never_there
+from recsys.recommend.engine import Engine, known_user
+from recsys.recommend.filters import NO_FILTERS, Filters
+from recsys.recommend.policy import Order, arrange
+from recsys.recommend.rules import Rules
+from recsys.sources import PLACE_SIGNALS
+
+_VISITORS = PLACE_SIGNALS.index("visitors")
+
+
+@dataclass(frozen=True)
+class PlaceQuery:
+    """A request; see `api.schemas.PlaceRecommendationRequest` for what each field means."""
+
+    user_id: int
+    city_id: int | None = None
+    time_slot: int | None = None
+    desired_categories: tuple[int, ...] = ()
+    top_k: int = 10
+    exclude_visited: bool = False
+    filters: Filters = NO_FILTERS
+    exclude: tuple[int, ...] = ()
+    diversity: float = 0.0
+    novelty: float = 0.0
+    cursor: str | None = None
+    reasons: bool = True
+    parts: bool = False
+
+    @property
+    def slot(self) -> int:
+        """Its time slot, or that it has none."""
+        return SLOT_NOT_SAID if self.time_slot is None else self.time_slot
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates of one user, scored.
+
+    Attributes:
+        inputs: (C, D_PLACE_INPUT) of the head. scores: (C,) in (0, 1).
+        complete: whether these are all places that may come.
+    """
+
+    found: Found
+    online: Candidates
+    inputs: Floats
+    scores: Floats
+    complete: bool
+
+
+async def rank_places(
+    engine: Engine, query: PlaceQuery, vector: Floats, rules: Rules, size: int, now: datetime
+) -> Ranked:
+    """Candidates that may come, and their scores.
+
+    Args:
+        vector: the user's. size: how many candidates to look for.
+    """
+    near = await rules.near(vector)
+    node = engine.homes.node(query.user_id)
+    apart = engine.homes.nodes(engine.safety.apart(query.user_id))
+
+    def find() -> tuple[Found, Candidates]:
+        found = engine.catalogue.find(
+            node, rules.city_id, near.ids, size, without=rules.without, fresh=query.exclude_visited, apart=apart
+        )
+        return found, engine.features.rank_places(query.user_id, found.ids, now)
+
+    found, online = await asyncio.to_thread(find)
+    known_user(online.user, query.user_id)
+    features, complete = online.features, len(found.ids) < size or size >= len(rules.without)
+    if query.exclude_visited:  # the sources know where one was until the version was made, the pairs what came since
+        kept = never_there(features)
+        found, features = found.where(kept), features[kept]
+    inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
+    scores = engine.ranker.score_places(
+        vector, found.vectors, inputs, city_id=rules.city_id, slot=query.slot, categories=query.desired_categories
+    )
+    return Ranked(found, online, inputs, scores, complete)
+
+
+def place_order(query: PlaceQuery, ranked: Ranked) -> Order:
+    """Positions of the candidates in the order of the answer."""
+    found = ranked.found
+    return arrange(
+        found.ids, ranked.scores, found.vectors, ranked.inputs[:, _VISITORS - len(PLACE_SIGNALS)],
+        diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
+    )  # fmt: skip
