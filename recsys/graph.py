@@ -64,6 +64,19 @@ class Companions:
 
 
 @dataclass(frozen=True)
+class Visits:
+    """Who attended which place on which days before the moment, however long ago.
+
+    Attributes:
+        user, place: (V,) int64 graph indices. day: (V,) int64 days since 1970.
+    """
+
+    user: Tensor
+    place: Tensor
+    day: Tensor
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The world as of a moment, and what happened in [as_of, until).
 
@@ -76,6 +89,7 @@ class Snapshot:
         pair_online: (E, 15) ONLINE_PAIR in that order.
         tie_keys: (T,) int64, u * N + v with u < v, sorted.
         tie_online: (T, 4) ONLINE_TIE in that order.
+        visits: all that were before the moment.
     """
 
     as_of: datetime
@@ -88,6 +102,7 @@ class Snapshot:
     pair_online: Tensor
     tie_keys: Tensor
     tie_online: Tensor
+    visits: Visits
     labels: PlaceLabels
     friends: FriendLabels
     companions: Companions

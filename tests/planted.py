@@ -8,7 +8,7 @@ import torch
 
 from recsys.aggregates import ONLINE_PAIR, ONLINE_USER, PLACE_ACTIVITY
 from recsys.constants import POSITIVE_RATING, SLOT_BY_DAY_AND_TIME, TAG_CATEGORY
-from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
+from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, Visits, build_graph
 from recsys.taxonomy import CITY
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -146,6 +146,7 @@ class Planted:
             pair_online=torch.from_numpy(online.astype(np.float32)),
             tie_keys=torch.from_numpy(self.tie_u * n + self.tie_v),
             tie_online=torch.from_numpy(np.concatenate([tie_attr, np.ones((len(tie_attr), 1))], axis=1)).float(),
+            visits=Visits(*(torch.from_numpy(a[past]) for a in (self.user, self.place, self.day))),
             labels=PlaceLabels(
                 torch.from_numpy(self.user[future]), torch.from_numpy(self.place[future]),
                 torch.from_numpy(self.rating[future]), torch.from_numpy(slot),

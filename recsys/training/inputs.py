@@ -15,7 +15,7 @@ from recsys.models.backbone import GraphInputs
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import block, check_ids
 from recsys.models.sparse import Relation
-from recsys.sources import Memory, PlaceSources
+from recsys.sources import Memory, Outings, PeopleSources, PlaceSources
 
 RECENCY_DAYS = 14.0  # an edge's recency feature is exp(-age / this)
 
@@ -189,8 +189,16 @@ class Prepared:
 
     @cached_property
     def sources(self) -> PlaceSources:
-        """Where candidates come from, fitted on the first use."""
+        """Where candidate places come from, fitted on the first use."""
         return PlaceSources(self.memory)
+
+    @cached_property
+    def people_sources(self) -> PeopleSources:
+        """Where candidate people come from."""
+        visits, home = self.snapshot.visits, self.users.city.numpy()
+        shape = len(home), len(self.places.city)
+        outings = Outings.of(visits.user.numpy(), visits.place.numpy(), visits.day.numpy(), shape)
+        return PeopleSources(self.memory.friends, outings, home)
 
 
 def _among(keys: Tensor, wanted: Tensor) -> Tensor:

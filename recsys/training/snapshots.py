@@ -28,7 +28,7 @@ from recsys.aggregates.finish import Floats
 from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, SLOT_BY_DAY_AND_TIME, SLOT_NOT_SAID
 from recsys.errors import DataError
 from recsys.features import FeatureStore, matrix
-from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
+from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, Visits, build_graph
 from recsys.lake import Lake
 from recsys.taxonomy import Widths
 
@@ -127,6 +127,7 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
         pair_online=torch.from_numpy(pair_online),
         tie_keys=torch.from_numpy(u * len(user_ids) + v),
         tie_online=torch.from_numpy(tie_online),
+        visits=_visits(lake, user_ids, place_ids, as_of),
         labels=_labels(lake, user_ids, place_ids, as_of, until),
         friends=_friends(lake, user_ids, as_of, until),
         companions=_companions(lake, user_ids, place_ids, as_of, until),
@@ -213,6 +214,20 @@ def _friends(lake: Lake, users: Ints, as_of: datetime, until: datetime) -> Frien
         torch.from_numpy(table["label_compat"].to_numpy().astype(np.float32)),
         torch.from_numpy(table["label_attend"].to_numpy().astype(np.float32)),
         torch.full((len(table),), SLOT_NOT_SAID),
+    )
+
+
+def _visits(lake: Lake, users: Ints, places: Ints, as_of: datetime) -> Visits:
+    table = lake.query(
+        """SELECT DISTINCT user_id, place_id, epoch_us("timestamp"::DATE) // 86400000000 AS day FROM interactions
+           WHERE attended AND "timestamp" < $as_of ORDER BY ALL""",
+        {"as_of": as_of},
+    )
+    table = _known(table, {"user_id": users, "place_id": places})
+    return Visits(
+        torch.from_numpy(_at(users, table["user_id"])),
+        torch.from_numpy(_at(places, table["place_id"])),
+        torch.from_numpy(table["day"].to_numpy().astype(np.int64)),
     )
 
 
