@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 from recsys.constants import N_TIME_SLOTS
 from recsys.events import Kind
 from recsys.recommend.engine import TOP_K_MAX
-from recsys.sources import PLACE_SOURCES
+from recsys.sources import PEOPLE_SOURCES, PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
 # Strict: `true` and `"1"` are no ids, and the OpenAPI file says so too.
@@ -138,6 +138,9 @@ class PeopleRecommendation(Named):
     combined_score: float = Field(description="0.7 x compat_score + 0.3 x attend_prob")
     explanations: list[str]
     name: str
+    sources: list[str] = Field(
+        description=f"which sources named them as a candidate: {', '.join(PEOPLE_SOURCES)}; none: filled the list up"
+    )
 
 
 class PeopleRecommendationResponse(BaseModel):

@@ -18,6 +18,7 @@ from recsys.features import FeatureStore, LiveStates
 from recsys.index import VectorIndex, open_index
 from recsys.models.ranker import Ranker
 from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.recommend.identity import SourceIds
 from recsys.settings import Settings
@@ -116,6 +117,7 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex) -> Engin
     taxonomy = artifact.taxonomy
     users, places = artifact.table("users"), artifact.table("places")
     catalogue = Catalogue.load(artifact, places, len(users))  # before the heads: an older version is refused as such
+    community = Community.load(artifact, users)
     return Engine(
         version=artifact.version,
         gazetteer=Gazetteer.of(places, taxonomy),
@@ -132,6 +134,7 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex) -> Engin
         candidates=settings.candidates,
         homes=Homes(users),
         catalogue=catalogue,
+        community=community,
         users=SourceIds("user", artifact.optional_table("user_ids"), UnknownUser),
         places=SourceIds("place", artifact.optional_table("place_ids"), UnknownPlace),
     )

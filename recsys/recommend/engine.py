@@ -17,6 +17,7 @@ from recsys.index import VectorIndex
 from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.community import Community
 from recsys.recommend.identity import SourceIds
 from recsys.taxonomy import CITY, Taxonomy
 
@@ -83,7 +84,7 @@ class Engine:
         version: `model_version` of every answer.
         candidates: how many places or people retrieval hands to ranking.
         homes: the city and the node number of each user of this version.
-        catalogue: its places, and what its sources say of them.
+        catalogue: its places, and what its sources say of them. community: the same of its users.
         users, places: the ids that the sources know.
     """
 
@@ -95,6 +96,7 @@ class Engine:
     candidates: int
     homes: Homes
     catalogue: Catalogue
+    community: Community
     users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
     places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
 

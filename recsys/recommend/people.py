@@ -1,15 +1,19 @@
-"""People for one user to go with: retrieve in the city, read ties, rank by both probabilities, explain."""
+"""People for one user to go with: candidates of the city from every source, ties, both probabilities, reasons."""
 
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
-from recsys.online import UserRow
+from recsys.online import Candidates, UserRow
+from recsys.recommend.community import FoundPeople
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_person
 from recsys.recommend.policy import best_first
+from recsys.sources import NEAR
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class PeopleQuery:
 
 @dataclass(frozen=True)
 class RecommendedPerson:
-    """One person of an answer; the three scores lie in (0, 1)."""
+    """One person of an answer; the three scores lie in (0, 1), `sources` are those that named them."""
 
     user_id: int
     name: str
@@ -34,6 +38,7 @@ class RecommendedPerson:
     attend_prob: float
     combined_score: float
     explanations: list[str]
+    sources: list[str]
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
         Unavailable: a store did not answer in time.
         NotReady: nothing is published, or the online store is not filled.
+        ArtifactError: the index holds somebody whom the version does not know.
     """
     vectors = await engine.index.vectors("users", [query.user_id], using="people")
     if query.user_id not in vectors:
@@ -59,24 +65,26 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     city_id = engine.city(query.city_id, query.user_id)
     target = None
     if query.target_place_id is not None:
-        found = await engine.index.vectors("places", [query.target_place_id])
-        if query.target_place_id not in found:
+        at = await engine.index.vectors("places", [query.target_place_id])
+        if query.target_place_id not in at:
             raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
-        target = found[query.target_place_id]
+        target = at[query.target_place_id]
     vector = vectors[query.user_id]
-    hits = await engine.index.search(
-        "users",
-        vector,
-        city_id=city_id,
-        limit=max(engine.candidates, query.top_k),
-        exclude=[query.user_id],
-        using="people",
+    near = await engine.index.search(
+        "users", vector, city_id=city_id, limit=NEAR, exclude=[query.user_id], using="people"
     )
-    online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
+    node, size = engine.homes.node(query.user_id), max(engine.candidates, query.top_k)
+
+    def find() -> tuple[FoundPeople, Candidates]:
+        found = engine.community.find(node, city_id, near.ids, size)
+        return found, engine.features.rank_people(query.user_id, found.ids, now)
+
+    found, online = await asyncio.to_thread(find)
     user = known_user(online.user, query.user_id)
     slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
+    inputs = np.concatenate([online.features, engine.community.signals(found)], axis=1)
     compat, attend = engine.ranker.score_people(
-        vector, hits.vectors, online.features, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
+        vector, found.vectors, inputs, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
     )
     combined = engine.ranker.combine(compat, attend)
 
@@ -84,7 +92,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         rows = engine.features.users(ids, now)
         return [row if row is not None and row.home_city_id == city_id else None for row in rows]
 
-    chosen = await known(read, hits.ids, best_first(hits.ids, combined), query.top_k)
+    chosen = await known(read, found.ids, best_first(found.ids, combined), query.top_k)
     return PeopleAnswer(
         city_id,
         engine.gazetteer.cities[city_id],
@@ -96,6 +104,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
                 float(attend[at]),
                 float(combined[at]),
                 why_person(user, peer, engine.gazetteer),
+                found.named(at),
             )
             for at, peer in chosen
         ],

@@ -294,16 +294,21 @@ def place_scores(
     return torch.cat(positions), torch.cat(scores)
 
 
+def people_inputs(prepared: Prepared, user: Tensor, peer: Tensor) -> Tensor:
+    """(L,) and (L,) indices → (L, D_PEOPLE_INPUT), what the friend head reads of pairs beside the vectors."""
+    signals = torch.from_numpy(prepared.people_sources.pairs(user.numpy(), peer.numpy()))
+    return torch.cat([prepared.snapshot.people_features(user, peer), signals], dim=1)
+
+
 def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) -> tuple[Tensor, Tensor]:
     """(L,) compatibility and attendance logits of the window's friend labels, without a context."""
     friends, config = prepared.snapshot.friends, ranker.config
     compat, attend = [], []
     for u, v in zip(torch.split(friends.user_u, 8192), torch.split(friends.user_v, 8192), strict=True):
-        online = prepared.snapshot.people_features(u, v)
         a, b = ranker.people_logits(
             embeddings.people[u],
             embeddings.people[v][:, None],
-            online[:, None],
+            people_inputs(prepared, u, v)[:, None],
             city=prepared.users.city[v],
             slot=torch.full_like(u, SLOT_NOT_SAID),
             place=torch.zeros(len(u), config.d_model),
