@@ -54,6 +54,14 @@ class FriendLabels:
 
 
 @dataclass(frozen=True)
+class NewTies:
+    """Who became friends after the moment, both known at it: graph indices (T,) int64 each."""
+
+    user_u: Tensor
+    user_v: Tensor
+
+
+@dataclass(frozen=True)
 class Companions:
     """Who attended the same place on the same day after the moment: (L,) int64 each."""
 
@@ -105,6 +113,7 @@ class Snapshot:
     visits: Visits
     labels: PlaceLabels
     friends: FriendLabels
+    new_ties: NewTies
     companions: Companions
 
     def place_features(self, user: Tensor, place: Tensor) -> Tensor:

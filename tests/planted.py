@@ -8,7 +8,7 @@ import torch
 
 from recsys.aggregates import ONLINE_PAIR, ONLINE_USER, PLACE_ACTIVITY
 from recsys.constants import POSITIVE_RATING, SLOT_BY_DAY_AND_TIME, TAG_CATEGORY
-from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, Visits, build_graph
+from recsys.graph import Companions, Edges, FriendLabels, NewTies, Nodes, PlaceLabels, Snapshot, Visits, build_graph
 from recsys.taxonomy import CITY
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -156,6 +156,7 @@ class Planted:
                 torch.from_numpy(self.compat[asked]), torch.from_numpy(self.attend[asked]).float(),
                 torch.full((int(asked.sum()),), 2),
             ),
+            new_ties=NewTies(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)),
             companions=Companions(*(torch.from_numpy(a) for a in together), torch.zeros(len(together[0])).long()),
         )  # fmt: skip
 

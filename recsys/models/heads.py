@@ -196,8 +196,8 @@ class FriendHead(nn.Module):
     """Two logits for a pair of people: do they match, would the invited one come.
 
     The seed's network reads vectors, context and online features, and learns from labelled pairs. Beside it a narrow
-    one learns from friendships themselves. Where those tell more about the labels, both logits are lines in its score,
-    so that it alone decides the order (`training/ties.py`).
+    one learns from friendships themselves. Where it foresees friendships as well, both logits are lines in its
+    score, so that it alone decides the order (`training/ties.py`).
 
     Attributes:
         by_ties: buffer (2, 2): slope and offset of the two logits in the score of `ties`; slopes of 0: not in use.

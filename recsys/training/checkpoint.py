@@ -39,11 +39,11 @@ def run_fingerprint(snapshots: Iterable[Snapshot], config: Mapping[str, Any]) ->
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for snapshot in snapshots:
         digest.update(f"{snapshot.as_of.isoformat()} {snapshot.until.isoformat()}".encode())
-        labels, friends, visits = snapshot.labels, snapshot.friends, snapshot.visits
+        labels, friends, new, visits = snapshot.labels, snapshot.friends, snapshot.new_ties, snapshot.visits
         for tensor in (
             labels.user, labels.place, labels.rating, friends.user_u, friends.compat, friends.attend,
             snapshot.pair_keys, snapshot.place_online, snapshot.user_online, snapshot.data["user"].x,
-            snapshot.tie_keys, visits.user, visits.place, visits.day,
+            snapshot.tie_keys, new.user_u, new.user_v, visits.user, visits.place, visits.day,
         ):  # fmt: skip
             digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

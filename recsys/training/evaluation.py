@@ -302,9 +302,17 @@ def people_inputs(prepared: Prepared, user: Tensor, peer: Tensor) -> Tensor:
 
 def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) -> tuple[Tensor, Tensor]:
     """(L,) compatibility and attendance logits of the window's friend labels, without a context."""
-    friends, config = prepared.snapshot.friends, ranker.config
+    friends = prepared.snapshot.friends
+    return pair_scores(ranker, embeddings, prepared, friends.user_u, friends.user_v)
+
+
+def pair_scores(
+    ranker: Ranker, embeddings: Embeddings, prepared: Prepared, user: Tensor, peer: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(L,) compatibility and attendance logits of (L,) and (L,) indices, without a context."""
+    config = ranker.config
     compat, attend = [], []
-    for u, v in zip(torch.split(friends.user_u, 8192), torch.split(friends.user_v, 8192), strict=True):
+    for u, v in zip(torch.split(user, 8192), torch.split(peer, 8192), strict=True):
         a, b = ranker.people_logits(
             embeddings.people[u],
             embeddings.people[v][:, None],

@@ -28,7 +28,7 @@ from recsys.aggregates.finish import Floats
 from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, SLOT_BY_DAY_AND_TIME, SLOT_NOT_SAID
 from recsys.errors import DataError
 from recsys.features import FeatureStore, matrix
-from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, Visits, build_graph
+from recsys.graph import Companions, Edges, FriendLabels, NewTies, Nodes, PlaceLabels, Snapshot, Visits, build_graph
 from recsys.lake import Lake
 from recsys.taxonomy import Widths
 
@@ -130,6 +130,7 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
         visits=_visits(lake, user_ids, place_ids, as_of),
         labels=_labels(lake, user_ids, place_ids, as_of, until),
         friends=_friends(lake, user_ids, as_of, until),
+        new_ties=_new_ties(lake, user_ids, as_of, until),
         companions=_companions(lake, user_ids, place_ids, as_of, until),
     )
 
@@ -229,6 +230,15 @@ def _visits(lake: Lake, users: Ints, places: Ints, as_of: datetime) -> Visits:
         torch.from_numpy(_at(places, table["place_id"])),
         torch.from_numpy(table["day"].to_numpy().astype(np.int64)),
     )
+
+
+def _new_ties(lake: Lake, users: Ints, as_of: datetime, until: datetime) -> NewTies:
+    table = lake.query(
+        "SELECT user_u, user_v FROM user_user_edges WHERE as_of > $as_of AND as_of <= $until ORDER BY ALL",
+        {"as_of": as_of, "until": until},
+    )
+    table = _known(table, {"user_u": users, "user_v": users})
+    return NewTies(*(torch.from_numpy(_at(users, table[name])) for name in ("user_u", "user_v")))
 
 
 def _companions(lake: Lake, users: Ints, places: Ints, as_of: datetime, until: datetime) -> Companions:

@@ -24,14 +24,14 @@ from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
 from recsys.sources import PeopleSources
 from recsys.sources.rows import row_of
-from recsys.training.evaluation import auc, people_scores
+from recsys.training.evaluation import auc, pair_scores
 from recsys.training.inputs import Prepared
 from recsys.training.sampling import step_generator, step_seed
 
 Ints = npt.NDArray[np.int64]
 _BLOCK: Final = 128  # users at once
 _HARD: Final = (("walk", 30), ("adamic_adar", 15), ("co_visits", 15), ("friends_places", 15))  # the likeliest by each
-_WORTH: Final = 0.005  # so much more AUC, or the seed's network alone
+_WORTH: Final = 0.02  # so much more AUC, and the labels' network decides; a window's few friendships tell no less apart
 _STEPS: Final = 100  # of a fit of two numbers
 _LEAST: Final = 1e-3  # slope
 
@@ -213,11 +213,13 @@ class Chosen:
 
     Attributes:
         by_ties: whether it is the score of friendships.
-        auc_pairs, auc_ties: of the labels of the validation window by the seed's network and by the score; None where
-            there were none of one class, or no friendship to learn from.
+        new_ties: how many friendships the validation window brought between people known at its beginning.
+        auc_pairs, auc_ties: how often such a pair is above one that is labelled not to match, by the seed's network and
+            by the score; None where there are none of either, or no friendship to learn from.
     """
 
     by_ties: bool
+    new_ties: int
     auc_pairs: float | None
     auc_ties: float | None
 
@@ -225,7 +227,10 @@ class Chosen:
 def choose_ties(
     model: RecModel, newest: Prepared, valid: Prepared, embeddings: Embeddings, config: TieConfig, *, seed: int
 ) -> Chosen:
-    """Let friendships decide where they tell more about the labels of the validation window than the seed's network.
+    """Let friendships decide, unless the seed's network foresees those of the validation window better.
+
+    Where nobody who is known becomes friends there is nothing to foresee: ties are then a trait of a pair, known from
+    the start, and the labels say what they are worth.
 
     Args:
         model: its friend head learns from the newest window's friendships and labels, and is set to what is better.
@@ -237,16 +242,19 @@ def choose_ties(
     """
     head = model.heads.friend
     head.by_ties.zero_()
-    labels = valid.snapshot.friends
-    matches = labels.compat.numpy() > 0.5
-    if len(matches) == 0 or not fit_ties(head.ties, newest.people_sources, config, seed=seed):
-        return Chosen(False, None, None)
-    by_pairs = auc(people_scores(Ranker(model.config, model.heads), embeddings, valid)[0].numpy(), matches)
-    by_ties = auc(_scores(head, valid).numpy(), matches)
-    better = by_pairs is not None and by_ties is not None and by_ties > by_pairs + _WORTH
-    if better:
+    new, labels = valid.snapshot.new_ties, valid.snapshot.friends
+    strangers = labels.compat < 0.5
+    u, v = torch.cat([new.user_u, labels.user_u[strangers]]), torch.cat([new.user_v, labels.user_v[strangers]])
+    n = len(new.user_u)
+    if n in (0, len(u)) or not fit_ties(head.ties, newest.people_sources, config, seed=seed):
+        return Chosen(False, n, None, None)
+    came = np.arange(len(u)) < n
+    by_pairs = auc(pair_scores(Ranker(model.config, model.heads), embeddings, valid, u, v)[0].numpy(), came)
+    by_ties = auc(_scores(head, valid, u, v).numpy(), came)
+    chosen = by_pairs is not None and by_ties is not None and by_ties > by_pairs - _WORTH
+    if chosen:
         calibrate(head, [newest])
-    return Chosen(better, by_pairs, by_ties)
+    return Chosen(chosen, n, by_pairs, by_ties)
 
 
 def refit_ties(model: RecModel, windows: Sequence[Prepared], config: TieConfig, *, seed: int) -> None:
@@ -262,9 +270,10 @@ def calibrate(head: FriendHead, windows: Sequence[Prepared]) -> None:
     A line a logit, by logistic regression on the windows' labels, with a weak prior at the score itself; it rises, so
     that the order is the score's.
     """
-    score = torch.cat([_scores(head, window) for window in windows])
+    friends = [window.snapshot.friends for window in windows]
+    score = torch.cat([_scores(head, w, f.user_u, f.user_v) for w, f in zip(windows, friends, strict=True)])
     for row, name in enumerate(("compat", "attend")):
-        outcome = torch.cat([getattr(window.snapshot.friends, name) for window in windows])
+        outcome = torch.cat([getattr(labels, name) for labels in friends])
         head.by_ties[row] = _line(score.double(), outcome.double()).float()
 
 
@@ -287,9 +296,7 @@ def _line(score: Tensor, outcome: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _scores(head: FriendHead, window: Prepared) -> Tensor:
-    """(L,) scores of the window's labelled pairs."""
-    friends = window.snapshot.friends
-    signals = window.people_sources.pairs(friends.user_u.numpy(), friends.user_v.numpy())
-    out: Tensor = head.ties(torch.from_numpy(signals))
+def _scores(head: FriendHead, window: Prepared, user: Tensor, peer: Tensor) -> Tensor:
+    """(L,) scores of pairs."""
+    out: Tensor = head.ties(torch.from_numpy(window.people_sources.pairs(user.numpy(), peer.numpy())))
     return out

@@ -109,6 +109,26 @@ def test_friend_labels_and_companions_lie_in_the_window(filled: Filled, snapshot
     assert sorted((users[u], users[v], ids[p]) for u, v, p in zip(c.user_u, c.user_v, c.place, strict=True)) == pairs
 
 
+def test_new_ties_are_those_of_the_window_between_known_users(filled: Filled, store: FeatureStore, tmp_path: Path):
+    """The world's ties are known from when both have joined; one that comes later is put in by hand."""
+    at = filled.start + 8 * WEEK
+    shutil.copytree(filled.data_dir / "lake", tmp_path / "lake")
+    path = tmp_path / "lake" / "user_user_edges.parquet"
+    table = pq.read_table(path)
+    edges = table.to_pylist()
+    known = {r["user_id"] for r in rows(filled, "users") if r["as_of"] <= at}
+    late = [r for r in edges if {r["user_u"], r["user_v"]} <= known][:4]
+    shifts = (timedelta(), timedelta(microseconds=1), WEEK, WEEK + timedelta(microseconds=1))
+    for edge, shift in zip(late, shifts, strict=True):
+        edge["as_of"] = at + shift
+    pq.write_table(pa.Table.from_pylist(edges, schema=table.schema), path)
+    with Lake(tmp_path) as lake:
+        taken = take_snapshot(lake, store, at, at + WEEK)
+    users = taken.data["user"].user_id
+    got = set(zip(users[taken.new_ties.user_u].tolist(), users[taken.new_ties.user_v].tolist(), strict=True))
+    assert got == {(r["user_u"], r["user_v"]) for r in late[1:3]}
+
+
 def test_visits_are_all_that_were_before_the_cut(filled: Filled, snapshot: Snapshot):
     users, places = snapshot.data["user"].user_id.tolist(), snapshot.data["place"].place_id.tolist()
     expected = {

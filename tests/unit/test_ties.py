@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.graph import FriendLabels, Snapshot
+from recsys.graph import FriendLabels, NewTies, Snapshot
 from recsys.models.config import ModelConfig
 from recsys.models.heads import D_PEOPLE_INPUT, FriendHead, TieScorer
 from recsys.models.model import RecModel
@@ -114,7 +114,7 @@ def snapshot() -> Snapshot:
     return Planted(n_users=80, n_places=60, weeks=4, visits=5).snapshot(3)
 
 
-def known_by_ties(snapshot: Snapshot, noise: float = 0.0) -> Snapshot:
+def known_by_ties(snapshot: Snapshot) -> Snapshot:
     """Friends of the graph and pairs of strangers as labels: what only a graph can tell."""
     n = len(snapshot.user_online)
     rng = np.random.default_rng(1)
@@ -124,7 +124,11 @@ def known_by_ties(snapshot: Snapshot, noise: float = 0.0) -> Snapshot:
     u, v = row[tied][::2], column[tied][::2]
     a = rng.integers(0, n // 10, len(u)) * 10
     b = (a + 10 * rng.integers(1, n // 10, len(u))) % n + rng.integers(0, 10, len(u))
-    return replace(snapshot, friends=_labels(np.concatenate([u, a]), np.concatenate([v, b]), len(u)))
+    return replace(
+        snapshot,
+        friends=_labels(np.concatenate([u, a]), np.concatenate([v, b]), len(u)),
+        new_ties=NewTies(torch.from_numpy(u), torch.from_numpy(v)),
+    )
 
 
 def _labels(u: np.ndarray, v: np.ndarray, positives: int) -> FriendLabels:
@@ -151,6 +155,7 @@ def test_friendships_decide_where_they_tell_more_and_their_probabilities_are_in_
     embeddings = embed(model, prepared)
     chosen = choose_ties(model, prepared, prepared, embeddings, CONFIG, seed=0)
     assert chosen.by_ties
+    assert chosen.new_ties == len(prepared.snapshot.new_ties.user_u) > 20
     assert chosen.auc_pairs is not None
     assert chosen.auc_ties is not None
     assert chosen.auc_ties > 0.85 > chosen.auc_pairs
@@ -175,30 +180,39 @@ def test_friendships_decide_where_they_tell_more_and_their_probabilities_are_in_
         torch.testing.assert_close(method.scores(ids[[user]], ids[peers])[0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_where_labels_tell_more_the_head_stays_as_it_was(snapshot: Snapshot) -> None:
-    """Planted labels follow from tastes, and its ties from nothing that the sources see."""
+def test_where_the_network_foresees_friendships_better_it_stays_as_it_was(snapshot: Snapshot) -> None:
+    """Friendships that follow from the network's own score, and from nothing that the sources see."""
     prepared = prepare(snapshot, size_config([snapshot], ModelConfig()))
     model = RecModel(size_config([snapshot], ModelConfig())).eval()
-    embeddings = embed(model, prepared)
-    labels = prepared.snapshot.friends
-    told = replace(prepared, snapshot=replace(snapshot, friends=replace(labels, compat=_by_head(model, prepared))))
-    before = people_scores(Ranker(model.config, model.heads), embeddings, told)
-    chosen = choose_ties(model, told, told, embeddings, CONFIG, seed=0)
+    embeddings, labels = embed(model, prepared), snapshot.friends
+    before = people_scores(Ranker(model.config, model.heads), embeddings, prepared)
+    compat = (before[0] > before[0].median()).float()
+    match = compat > 0.5
+    told = replace(labels, compat=compat)
+    new = NewTies(labels.user_u[match], labels.user_v[match])
+    foreseen = replace(prepared, snapshot=replace(snapshot, friends=told, new_ties=new))
+    chosen = choose_ties(model, foreseen, foreseen, embeddings, CONFIG, seed=0)
     assert not chosen.by_ties
     assert chosen.auc_pairs == 1.0
-    after = people_scores(Ranker(model.config, model.heads), embeddings, told)
+    after = people_scores(Ranker(model.config, model.heads), embeddings, foreseen)
     assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
 
 
-def _by_head(model: RecModel, prepared: Prepared) -> torch.Tensor:
-    compat, _ = people_scores(Ranker(model.config, model.heads), embed(model, prepared), prepared)
-    return (compat > compat.median()).float()
+def test_where_nobody_becomes_friends_the_labels_decide(snapshot: Snapshot) -> None:
+    """As in the synthetic world: who knows whom is known from the start."""
+    prepared = with_circles(snapshot)
+    none = torch.zeros(0, dtype=torch.int64)
+    nobody = replace(prepared, snapshot=replace(prepared.snapshot, new_ties=NewTies(none, none)))
+    model = RecModel(size_config([snapshot], ModelConfig())).eval()
+    chosen = choose_ties(model, nobody, nobody, embed(model, nobody), CONFIG, seed=0)
+    assert (chosen.by_ties, chosen.new_ties, chosen.auc_pairs, chosen.auc_ties) == (False, 0, None, None)
+    assert not bool(model.heads.friend.by_ties.any())
 
 
 def test_without_labels_nothing_is_chosen(snapshot: Snapshot) -> None:
+    prepared = with_circles(snapshot)
     none = torch.zeros(0, dtype=torch.int64)
-    empty = replace(snapshot, friends=FriendLabels(none, none, none.float(), none.float(), none))
-    prepared = prepare(empty, size_config([snapshot], ModelConfig()))
+    prepared = _with_labels(prepared, FriendLabels(none, none, none.float(), none.float(), none))
     model = RecModel(size_config([snapshot], ModelConfig())).eval()
     chosen = choose_ties(model, prepared, prepared, embed(model, prepared), CONFIG, seed=0)
     assert (chosen.by_ties, chosen.auc_pairs, chosen.auc_ties) == (False, None, None)
