@@ -294,12 +294,6 @@ def place_scores(
     return torch.cat(positions), torch.cat(scores)
 
 
-def people_inputs(prepared: Prepared, user: Tensor, peer: Tensor) -> Tensor:
-    """(L,) and (L,) indices → (L, D_PEOPLE_INPUT), what the friend head reads of pairs beside the vectors."""
-    signals = torch.from_numpy(prepared.people_sources.pairs(user.numpy(), peer.numpy()))
-    return torch.cat([prepared.snapshot.people_features(user, peer), signals], dim=1)
-
-
 def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) -> tuple[Tensor, Tensor]:
     """(L,) compatibility and attendance logits of the window's friend labels, without a context."""
     friends = prepared.snapshot.friends
@@ -310,21 +304,21 @@ def pair_scores(
     ranker: Ranker, embeddings: Embeddings, prepared: Prepared, user: Tensor, peer: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(L,) compatibility and attendance logits of (L,) and (L,) indices, without a context."""
-    config = ranker.config
-    compat, attend = [], []
+    config, found = ranker.config, []
     for u, v in zip(torch.split(user, 8192), torch.split(peer, 8192), strict=True):
-        a, b = ranker.people_logits(
-            embeddings.people[u],
-            embeddings.people[v][:, None],
-            people_inputs(prepared, u, v)[:, None],
-            city=prepared.users.city[v],
-            slot=torch.full_like(u, SLOT_NOT_SAID),
-            place=torch.zeros(len(u), config.d_model),
-            tags=torch.zeros(len(u), config.n_tags),
+        found.append(
+            ranker.people_logits(
+                embeddings.people[u],
+                embeddings.people[v][:, None],
+                prepared.people_inputs(u, v)[:, None],
+                city=prepared.users.city[v],
+                slot=torch.full_like(u, SLOT_NOT_SAID),
+                place=torch.zeros(len(u), config.d_model),
+                tags=torch.zeros(len(u), config.n_tags),
+            )
         )
-        compat.append(a[:, 0])
-        attend.append(b[:, 0])
-    return torch.cat(compat), torch.cat(attend)
+    compat, attend = (torch.cat(logits)[:, 0] for logits in zip(*found, strict=True))
+    return compat, attend
 
 
 _People = tuple[

@@ -172,6 +172,11 @@ class Prepared:
         """Bool, in the shape of the inputs: the user had been at the place before the moment."""
         return _among(self.snapshot.pair_keys, user * len(self.places.city) + place)
 
+    def people_inputs(self, user: Tensor, peer: Tensor) -> Tensor:
+        """(L,) and (L,) indices → (L, D_PEOPLE_INPUT), what the friend head reads of pairs beside the vectors."""
+        signals = torch.from_numpy(self.people_sources.pairs(user.numpy(), peer.numpy()))
+        return torch.cat([self.snapshot.people_features(user, peer), signals], dim=1)
+
     @cached_property
     def memory(self) -> Memory:
         """Who had been where, and who knew whom, as of the snapshot's moment."""

@@ -23,7 +23,7 @@ from recsys.models.heads import D_PEOPLE_INPUT, D_PLACE_INPUT, PlaceHead
 from recsys.models.model import RecModel, combined_score
 from recsys.models.ranker import MODEL, Ranker
 from recsys.taxonomy import CITY
-from recsys.training.evaluation import embed, people_inputs
+from recsys.training.evaluation import embed
 from recsys.training.inputs import graph_inputs, prepare, size_config
 from tests.planted import Planted
 
@@ -255,7 +255,7 @@ def request_inputs(
     user = torch.zeros(12, dtype=torch.int64)
     signals = prepared.sources.signals(prepared.sources.ask(np.array([0]), 0), np.arange(12)[None])[0]
     inputs = np.concatenate([snapshot.place_features(user, places).numpy(), signals], axis=1)
-    return embed(model, prepared), inputs, people_inputs(prepared, user, peers).numpy()
+    return embed(model, prepared), inputs, prepared.people_inputs(user, peers).numpy()
 
 
 def test_ranker_from_an_artifact_scores_as_the_model(
