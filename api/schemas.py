@@ -8,7 +8,7 @@ from api.fields import ANY_ID, AnyId, City, Cursor, Moment, Position, Slot, Stri
 from api.rules import PlaceContext, PlaceRules, ProfileIn
 from recsys.events import Kind
 from recsys.recommend.groups import MAX_GROUP, Strategy
-from recsys.sources import PLACE_SOURCES
+from recsys.sources import PEOPLE_SOURCES, PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
 MAX_EVENTS: Final = 1_000  # of one request
@@ -150,6 +150,9 @@ class PeopleRecommendation(Named):
     combined_score: float = Field(description="0.7 x compat_score + 0.3 x attend_prob")
     explanations: list[str]
     name: str
+    sources: list[str] = Field(
+        description=f"which sources named them as a candidate: {', '.join(PEOPLE_SOURCES)}; none: filled the list up"
+    )
 
 
 class PeopleRecommendationResponse(BaseModel):

@@ -18,6 +18,7 @@ from recsys.features import FeatureStore, LiveStates
 from recsys.index import VectorIndex, open_index
 from recsys.models.ranker import Ranker
 from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.recommend.identity import SourceIds
 from recsys.safety import Safety
@@ -119,6 +120,7 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex, safety: 
     taxonomy = artifact.taxonomy
     users, places = artifact.table("users"), artifact.table("places")
     catalogue = Catalogue.load(artifact, places, len(users))  # before the heads: an older version is refused as such
+    community = Community.load(artifact, users)
     return Engine(
         version=artifact.version,
         gazetteer=Gazetteer.of(places, taxonomy),
@@ -135,6 +137,7 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex, safety: 
         candidates=settings.candidates,
         homes=Homes(users),
         catalogue=catalogue,
+        community=community,
         safety=safety,
         k_anonymity=settings.k_anonymity,
         friendships=not artifact.manifest["synthetic"],  # a synthetic world's ties are people alike

@@ -54,6 +54,14 @@ class FriendLabels:
 
 
 @dataclass(frozen=True)
+class NewTies:
+    """Who became friends after the moment, both known at it: graph indices (T,) int64 each."""
+
+    user_u: Tensor
+    user_v: Tensor
+
+
+@dataclass(frozen=True)
 class Companions:
     """Who attended the same place on the same day after the moment: (L,) int64 each."""
 
@@ -61,6 +69,35 @@ class Companions:
     user_v: Tensor
     place: Tensor
     slot: Tensor
+
+
+@dataclass(frozen=True)
+class Past:
+    """Distinct pairs of a user and a place with any event before the moment, however long ago: E of them.
+
+    The graph forgets a pair that was silent for PAIR_TTL, as the online store does; a person's taste outlasts that.
+
+    Attributes:
+        keys: (E,) int64, user * M + place in graph indices, sorted.
+        count: (E,) float32 events. age_days: (E,) float32 days since the last.
+    """
+
+    keys: Tensor
+    count: Tensor
+    age_days: Tensor
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Who attended which place on which days before the moment, however long ago.
+
+    Attributes:
+        user, place: (V,) int64 graph indices. day: (V,) int64 days since 1970.
+    """
+
+    user: Tensor
+    place: Tensor
+    day: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,6 +113,7 @@ class Snapshot:
         pair_online: (E, 15) ONLINE_PAIR in that order.
         tie_keys: (T,) int64, u * N + v with u < v, sorted.
         tie_online: (T, 4) ONLINE_TIE in that order.
+        past: all pairs that were before the moment. visits: all attended ones, by day.
     """
 
     as_of: datetime
@@ -88,8 +126,11 @@ class Snapshot:
     pair_online: Tensor
     tie_keys: Tensor
     tie_online: Tensor
+    past: Past
+    visits: Visits
     labels: PlaceLabels
     friends: FriendLabels
+    new_ties: NewTies
     companions: Companions
 
     def place_features(self, user: Tensor, place: Tensor) -> Tensor:

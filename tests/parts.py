@@ -19,9 +19,10 @@ from recsys.models.heads import Heads
 from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.safety import Safety
-from recsys.sources import Memory, PlaceSources
+from recsys.sources import Memory, Outings, PeopleSources, PlaceSources
 
 NOW = datetime(2024, 3, 25, tzinfo=UTC)
 N_USERS, N_PLACES, N_CITIES, N_AREAS = 60, 200, 3, 4
@@ -130,6 +131,17 @@ def places_table(rows: Mapping[int, PlaceRow], vectors: np.ndarray) -> pa.Table:
     )
 
 
+def make_people_sources(places: PlaceSources) -> PeopleSources:
+    """The same ties; everybody went where they were, on three days."""
+    counts, friends = places.memory.counts, places.memory.friends
+    row, column = counts.nonzero()
+    return PeopleSources(
+        friends,
+        Outings.of(row, column, (row + column) % 3, counts.shape),
+        np.arange(len(friends.indptr) - 1) % N_CITIES,
+    )
+
+
 def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
     """The last user is in the feature store but not in the index: they joined after the version was made."""
     rng = np.random.default_rng(3)
@@ -142,21 +154,24 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
     ids = np.arange(N_PLACES)
     people, vectors = np.arange(users_in_index), unit(rng, N_PLACES)
     table = places_table(features.place_rows, vectors)
+    of_users = {"embedding": unit(rng, len(people)), "people": unit(rng, len(people))}
     asyncio.run(
         index.publish(
             "test-1",
             Vectors(ids, ids % N_CITIES, {"embedding": vectors}, {name: table[name].to_pylist() for name in FACETS}),
-            Vectors(people, people % N_CITIES, {"embedding": unit(rng, len(people)), "people": unit(rng, len(people))}),
+            Vectors(people, people % N_CITIES, of_users),
         )
     )
     names = Gazetteer(
         {c: f"City {c}" for c in range(N_CITIES)},
         {(c, a): f"Quarter {c}-{a}" for c in range(N_CITIES) for a in range(N_AREAS)},
     )
-    homes = Homes(pa.table({"user_id": people, "index": people, "city_id": people % N_CITIES}))
-    catalogue = Catalogue(make_sources(len(people)), table, len(people))
-    ranker = Ranker(config, Heads(config))
+    users = pa.table(
+        {"user_id": people, "index": people, "city_id": people % N_CITIES, "people": list(of_users["people"])}
+    )
+    sources = make_sources(len(people))
     return Engine(
-        "test-1", names, ranker, index, features, candidates=50, homes=homes, catalogue=catalogue,
+        "test-1", names, Ranker(config, Heads(config)), index, features, candidates=50, homes=Homes(users),
+        catalogue=Catalogue(sources, table, len(people)), community=Community(make_people_sources(sources), users),
         safety=Safety(folder.parent / f"{folder.name}-safety" / "test"),
     )  # fmt: skip

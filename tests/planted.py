@@ -8,7 +8,18 @@ import torch
 
 from recsys.aggregates import ONLINE_PAIR, ONLINE_USER, PLACE_ACTIVITY
 from recsys.constants import POSITIVE_RATING, SLOT_BY_DAY_AND_TIME, TAG_CATEGORY
-from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
+from recsys.graph import (
+    Companions,
+    Edges,
+    FriendLabels,
+    NewTies,
+    Nodes,
+    Past,
+    PlaceLabels,
+    Snapshot,
+    Visits,
+    build_graph,
+)
 from recsys.taxonomy import CITY
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -146,6 +157,8 @@ class Planted:
             pair_online=torch.from_numpy(online.astype(np.float32)),
             tie_keys=torch.from_numpy(self.tie_u * n + self.tie_v),
             tie_online=torch.from_numpy(np.concatenate([tie_attr, np.ones((len(tie_attr), 1))], axis=1)).float(),
+            past=Past(torch.from_numpy(key), torch.from_numpy(count).float(), torch.from_numpy(age).float()),
+            visits=Visits(*(torch.from_numpy(a[past]) for a in (self.user, self.place, self.day))),
             labels=PlaceLabels(
                 torch.from_numpy(self.user[future]), torch.from_numpy(self.place[future]),
                 torch.from_numpy(self.rating[future]), torch.from_numpy(slot),
@@ -155,6 +168,7 @@ class Planted:
                 torch.from_numpy(self.compat[asked]), torch.from_numpy(self.attend[asked]).float(),
                 torch.full((int(asked.sum()),), 2),
             ),
+            new_ties=NewTies(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)),
             companions=Companions(*(torch.from_numpy(a) for a in together), torch.zeros(len(together[0])).long()),
         )  # fmt: skip
 

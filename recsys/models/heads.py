@@ -15,9 +15,10 @@ from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
 from recsys.constants import N_TIME_SLOTS
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import Standardize
-from recsys.sources import PLACE_SIGNALS
+from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
 
 D_PLACE_INPUT = D_ONLINE_PLACE + len(PLACE_SIGNALS)  # what the place head reads beside vectors and context
+D_PEOPLE_INPUT = D_ONLINE_PEOPLE + len(PEOPLE_SIGNALS)  # the same of the friend head
 _D_ID = 8  # width of the contexts' own city and slot vectors, as in the seed
 
 
@@ -170,12 +171,43 @@ class PlaceHead(nn.Module):
         return logits
 
 
+class TieScorer(nn.Module):
+    """Who will become friends, by what the people's sources say: a line and a narrow network, their sum.
+
+    Shapes:
+        signals (..., len(PEOPLE_SIGNALS)) → (...) scores that order the peers of one user
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        n, narrow = len(PEOPLE_SIGNALS), config.narrow_hidden
+        self.standardize = Standardize(n)
+        self.wide = nn.Linear(n, 1)
+        self.narrow = nn.Sequential(nn.Linear(n, narrow), nn.ReLU(), nn.Linear(narrow, 1))
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """See the class."""
+        said = self.standardize(signals)
+        out: Tensor = self.wide(said) + self.narrow(said)
+        return out.squeeze(-1)
+
+
 class FriendHead(nn.Module):
     """Two logits for a pair of people: do they match, would the invited one come.
 
+    The seed's network reads vectors, context and online features, and learns from labelled pairs. Beside it a narrow
+    one learns from friendships themselves. Where it foresees friendships as well, both logits are lines in its
+    score, so that it alone decides the order (`training/ties.py`).
+
+    Attributes:
+        by_ties: buffer (2, 2): slope and offset of the two logits in the score of `ties`; slopes of 0: not in use.
+
     Shapes:
-        query (..., D), candidate (..., D) unit vectors, context (..., 16), online (..., 13) → (...), (...) logits
+        query (..., D), candidate (..., D) unit vectors, context (..., 16), inputs (..., D_PEOPLE_INPUT)
+        → (...), (...) logits
     """
+
+    by_ties: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -184,9 +216,19 @@ class FriendHead(nn.Module):
         self.compat, self.attend = (
             nn.Sequential(nn.Linear(hidden, last), nn.ReLU(), nn.Linear(last, 1)) for _ in range(2)
         )
+        self.ties = TieScorer(config)
+        self.register_buffer("by_ties", torch.zeros(2, 2))
 
-    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
+        if bool((self.by_ties[:, 0] > 0).all()):
+            compat, attend = (self.ties(inputs[..., D_ONLINE_PEOPLE:])[..., None] * self.by_ties[:, 0]
+                              + self.by_ties[:, 1]).unbind(-1)  # fmt: skip
+            return compat, attend
+        return self.pairs(query, candidate, context, inputs[..., :D_ONLINE_PEOPLE])
+
+    def pairs(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
+        """The seed's network alone; online (..., D_ONLINE_PEOPLE)."""
         hidden = self.trunk(query, candidate, context, self.trunk.shallow(query, candidate, online))
         return self.compat(hidden).squeeze(-1), self.attend(hidden).squeeze(-1)
 

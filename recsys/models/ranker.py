@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.aggregates import D_ONLINE_PEOPLE
 from recsys.artifacts import Artifact
 from recsys.constants import N_TIME_SLOTS
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models.config import ModelConfig
-from recsys.models.heads import D_PLACE_INPUT, Heads
+from recsys.models.heads import D_PEOPLE_INPUT, D_PLACE_INPUT, Heads
 from recsys.models.model import combined_score
 
 Floats = npt.NDArray[np.float32]
@@ -74,19 +73,19 @@ class Ranker:
 
     @torch.inference_mode()
     def people_logits(
-        self, users: Tensor, peers: Tensor, online: Tensor, *, city: Tensor, slot: Tensor, place: Tensor, tags: Tensor
+        self, users: Tensor, peers: Tensor, inputs: Tensor, *, city: Tensor, slot: Tensor, place: Tensor, tags: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Compatibility and attendance logits of C candidates for each of B users.
 
         Args:
-            users: (B, D). peers: (B, C, D). online: (B, C, D_ONLINE_PEOPLE).
+            users: (B, D). peers: (B, C, D). inputs: (B, C, D_PEOPLE_INPUT).
             city, slot: (B,) int64. place: (B, D), zeros for none. tags: (B, 100) multi-hot.
 
         Returns:
             Twice (B, C) float32.
         """
         context = self._heads.friend_context(city, slot, place, tags)
-        compat, attend = self._heads.friend(users[:, None], peers, context[:, None], online)
+        compat, attend = self._heads.friend(users[:, None], peers, context[:, None], inputs)
         return compat, attend
 
     # ------------------------------------------------------------------------------------------------------- requests
@@ -124,7 +123,7 @@ class Ranker:
         self,
         user: Floats,
         peers: Floats,
-        online: Floats,
+        inputs: Floats,
         *,
         city_id: int,
         slot: int,
@@ -136,7 +135,7 @@ class Ranker:
         Args:
             user: (D,) the user's `people` vector: the friend head reads what people retrieval returns.
             peers: (C, D) the candidates' `people` vectors.
-            online: (C, D) ONLINE_PEOPLE.
+            inputs: (C, D_PEOPLE_INPUT).
             city_id, slot: as for places.
             place: (D,) `embedding` of the place to go to; None: not said.
             tags: indices of the activity's fine tags.
@@ -147,14 +146,14 @@ class Ranker:
         Raises:
             DataError: a shape or an index does not fit, or a feature is not finite.
         """
-        self._check(user, peers, online, D_ONLINE_PEOPLE, city_id, slot)
+        self._check(user, peers, inputs, D_PEOPLE_INPUT, city_id, slot)
         target = np.zeros(self.config.d_model, dtype=np.float32) if place is None else place
         if target.shape != (self.config.d_model,):
             raise DataError(f"place must have shape ({self.config.d_model},) (got {target.shape})")
         compat, attend = self.people_logits(
             _batch(user),
             _batch(peers),
-            _batch(online),
+            _batch(inputs),
             city=torch.tensor([city_id]),
             slot=torch.tensor([slot]),
             place=_batch(target),

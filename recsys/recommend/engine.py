@@ -17,6 +17,7 @@ from recsys.index import VectorIndex
 from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.community import Community
 from recsys.recommend.identity import SourceIds
 from recsys.safety import Safety
 from recsys.taxonomy import CITY, Taxonomy
@@ -84,7 +85,7 @@ class Engine:
         version: `model_version` of every answer.
         candidates: how many places or people retrieval hands to ranking.
         homes: the city and the node number of each user of this version.
-        catalogue: its places, and what its sources say of them.
+        catalogue: its places, and what its sources say of them. community: the same of its users.
         safety: who may not be shown to whom, and which places to nobody; no version's, but the data set's.
         k_anonymity: what friends did is told only where at least so many did.
         friendships: whether the data know who is friends with whom; else ties are people alike.
@@ -99,6 +100,7 @@ class Engine:
     candidates: int
     homes: Homes
     catalogue: Catalogue
+    community: Community
     safety: Safety
     k_anonymity: int = 3
     friendships: bool = False

@@ -16,7 +16,7 @@ from recsys.constants import SLOT_NOT_SAID
 from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleQuery, RankedPeople, score_people
 from recsys.recommend.ranking import PlaceQuery, Ranked
-from recsys.sources import PLACE_SIGNALS
+from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
 
 VECTOR, CONTEXT, FRIENDS = "vector", "context", "friends"
 _SIGNALS: Final = {
@@ -33,9 +33,19 @@ PLACE_PARTS: Final[Mapping[str, Ints]] = {
     "own_history": np.arange(_PLACE_ACTIVITY, len(ONLINE_PLACE)),
     **{part: np.array([len(ONLINE_PLACE) + PLACE_SIGNALS.index(n) for n in names]) for part, names in _SIGNALS.items()},
 }
+_PEOPLE_SIGNALS: Final = {
+    "same_places": ("co_visits", "rare_places", "same_days"),
+    "friends_in_common": ("adamic_adar", "resource_allocation", "paths_3", "paths_3_even", "walk", "walk_near"),
+    "places_of_friends": ("friends_places", "places_friends"),
+    "how_many_friends_and_visits": ("peer_friends", "peer_visits"),
+}
 PEOPLE_PARTS: Final[Mapping[str, Ints]] = {
     "tie": np.arange(_TIE),
     "activity_of_the_person": np.arange(_TIE, len(ONLINE_PEOPLE)),
+    **{
+        part: np.array([len(ONLINE_PEOPLE) + PEOPLE_SIGNALS.index(n) for n in names])
+        for part, names in _PEOPLE_SIGNALS.items()
+    },
 }
 
 
@@ -65,11 +75,11 @@ def place_parts(
 def people_parts(engine: Engine, query: PeopleQuery, ranked: RankedPeople, at: int) -> dict[str, float]:
     """Of one candidate, by position: each part of the combined score in log-odds."""
     picked = np.array([at])
-    names, vectors, inputs = _variants(PEOPLE_PARTS, ranked.vectors, ranked.features, picked)
+    names, vectors, inputs = _variants(PEOPLE_PARTS, ranked.found.vectors, ranked.inputs, picked)
     vector, city = ranked.vector, ranked.city_id
     *_, plain = score_people(engine, query, vector, vectors, inputs, city, ranked.target)
     nothing = PeopleQuery(query.user_id)
-    *_, bare = score_people(engine, nothing, vector, ranked.vectors[picked], ranked.features[picked], city, None)
+    *_, bare = score_people(engine, nothing, vector, ranked.found.vectors[picked], ranked.inputs[picked], city, None)
     lost = _lost(ranked.combined[picked], np.concatenate([plain, bare])[:, None])
     return {name: round(float(value), 4) for name, value in zip((*names, CONTEXT), lost[:, 0], strict=True)}
 

@@ -1,20 +1,23 @@
-"""People for one user to go with: retrieve in the city, read ties, rank by both probabilities, explain."""
+"""People for one user to go with: candidates of the city from every source, ties, both probabilities, reasons."""
 
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from recsys.aggregates import ONLINE_PEOPLE
 from recsys.aggregates.finish import Floats
-from recsys.aggregates.states import Ints
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
-from recsys.online import UserRow
+from recsys.online import Candidates, UserRow
 from recsys.recommend import cursor
+from recsys.recommend.community import FoundPeople
 from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_person
 from recsys.recommend.policy import best_first
+from recsys.sources import NEAR
 
 _TIE_KNOWN = ONLINE_PEOPLE.index("tie_known")
 
@@ -35,7 +38,7 @@ class PeopleQuery:
 
 @dataclass(frozen=True)
 class RecommendedPerson:
-    """One person of an answer; the three scores lie in (0, 1)."""
+    """One person of an answer; the three scores lie in (0, 1), `sources` are those that named them."""
 
     user_id: int
     name: str
@@ -43,6 +46,7 @@ class RecommendedPerson:
     attend_prob: float
     combined_score: float
     explanations: list[str]
+    sources: list[str]
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,11 @@ class PeopleAnswer:
 
 @dataclass(frozen=True)
 class RankedPeople:
-    """C candidates of one request, nearest first, scored.
+    """C candidates of one request, in no order, scored.
 
     Attributes:
         user: as read online. vector: (D,) the user's. target: (D,) of the place to go to; None: not said.
-        ids: (C,). vectors: (C, D). features: (C, D_ONLINE_PEOPLE).
+        found: the candidates. inputs: (C, D_PEOPLE_INPUT).
         compat, attend, combined: (C,) in (0, 1).
         shown: whom earlier pages had. friends: who is left out for being one; empty where they are not.
         complete: whether these are all who may come.
@@ -71,9 +75,8 @@ class RankedPeople:
     city_id: int
     vector: Floats
     target: Floats | None
-    ids: Ints
-    vectors: Floats
-    features: Floats
+    found: FoundPeople
+    inputs: Floats
     compat: Floats
     attend: Floats
     combined: Floats
@@ -90,43 +93,40 @@ async def rank_people(engine: Engine, query: PeopleQuery, size: int, now: dateti
     city_id = engine.city(query.city_id, query.user_id)
     target = None
     if query.target_place_id is not None:
-        found = await engine.index.vectors("places", [query.target_place_id])
-        if query.target_place_id not in found:
+        at = await engine.index.vectors("places", [query.target_place_id])
+        if query.target_place_id not in at:
             raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
-        target = found[query.target_place_id]
-    vector = vectors[query.user_id]
+        target = at[query.target_place_id]
+    vector, node = vectors[query.user_id], engine.homes.node(query.user_id)
     shown = () if query.cursor is None else cursor.decode(query.cursor, *_whose(query, city_id))
     engine.safety.refresh()
     friends = frozenset(engine.friends(query.user_id) if query.exclude_friends else ())
-    hits = await engine.index.search(
-        "users",
-        vector,
-        city_id=city_id,
-        limit=size,
-        exclude=[query.user_id, *engine.safety.apart(query.user_id), *friends, *shown],
-        using="people",
-    )
-    online = await asyncio.to_thread(engine.features.rank_people, query.user_id, hits.ids, now)
-    user = known_user(online.user, query.user_id)
-    ids, others, features = hits.ids, hits.vectors, online.features
+    without = [query.user_id, *engine.safety.apart(query.user_id), *friends, *shown]
+    near = await engine.index.search("users", vector, city_id=city_id, limit=NEAR, exclude=without, using="people")
+
+    def find() -> tuple[FoundPeople, Candidates]:
+        found = engine.community.find(node, city_id, near.ids, size, without=engine.homes.nodes(without))
+        return found, engine.features.rank_people(query.user_id, found.ids, now)
+
+    found, online = await asyncio.to_thread(find)
+    user, features, complete = known_user(online.user, query.user_id), online.features, len(found.ids) < size
     if query.exclude_friends:  # the version knows friends until it was made, the ties who became one since
         since = features[:, _TIE_KNOWN] > 0
-        friends |= frozenset(ids[since].tolist())
-        ids, others, features = ids[~since], others[~since], features[~since]
-    scores = score_people(engine, query, vector, others, features, city_id, target)
-    return RankedPeople(
-        user, city_id, vector, target, ids, others, features, *scores, shown, friends, len(hits.ids) < size
-    )
+        friends |= frozenset(found.ids[since].tolist())
+        found, features = found.where(~since), features[~since]
+    inputs = np.concatenate([features, engine.community.signals(found)], axis=1)
+    scores = score_people(engine, query, vector, found.vectors, inputs, city_id, target)
+    return RankedPeople(user, city_id, vector, target, found, inputs, *scores, shown, friends, complete)
 
 
 def score_people(
-    engine: Engine, query: PeopleQuery, vector: Floats, others: Floats, features: Floats, city_id: int,
+    engine: Engine, query: PeopleQuery, vector: Floats, others: Floats, inputs: Floats, city_id: int,
     target: Floats | None,
 ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
     """(C,) compatibility, attendance and combined score of candidates in the context of a request."""
     slot = SLOT_NOT_SAID if query.time_slot is None else query.time_slot
     compat, attend = engine.ranker.score_people(
-        vector, others, features, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
+        vector, others, inputs, city_id=city_id, slot=slot, place=target, tags=query.activity_tags
     )
     return compat, attend, engine.ranker.combine(compat, attend)
 
@@ -156,7 +156,8 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     size = max(engine.candidates, query.top_k)
     while True:
         ranked = await rank_people(engine, query, size, now)
-        chosen = await known(read, admit, ranked.ids, best_first(ranked.ids, ranked.combined), query.top_k)
+        ids = ranked.found.ids
+        chosen = await known(read, admit, ids, best_first(ids, ranked.combined), query.top_k)
         if len(chosen) == query.top_k or ranked.complete:
             break
         size *= 4  # what was dropped after the search left too few: rare
@@ -172,6 +173,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
                 float(ranked.attend[at]),
                 float(ranked.combined[at]),
                 why_person(ranked.user, peer, names),
+                ranked.found.named(at),
             )
             for at, peer in chosen
         ],

@@ -145,26 +145,34 @@ async def explain_person(engine: Engine, query: PeopleQuery, person_id: int, now
         broken.append(Broken("online_store", "the online store does not know them: run `recsys materialize`"))
     elif row.home_city_id != ranked.city_id:
         broken.append(Broken("city_id", f"they do not live in {engine.gazetteer.cities[ranked.city_id]}"))
-    order = ranked.ids[best_first(ranked.ids, ranked.combined)].tolist()
-    nearest = ranked.ids.tolist()
-    rank = nearest.index(person_id) + 1 if person_id in nearest else None
+    ids = ranked.found.ids
+    order = ids[best_first(ids, ranked.combined)].tolist()
     explanation = Explanation(
         ranked.city_id,
         "dropped" if broken else "not_retrieved",
         broken,
-        [Standing("vector", rank, len(nearest))],
+        _person_standings(engine, ranked, person_id),
         None,
         len(order),
     )
-    if broken or rank is None:
+    if broken or person_id not in order:
         return explanation
-    return _ranked_person(engine, query, ranked, explanation, rank - 1, order.index(person_id) + 1)
+    at = int(np.flatnonzero(ids == person_id)[0])
+    parts = people_parts(engine, query, ranked, at)
+    return _ranked(explanation, order.index(person_id) + 1, query.top_k, float(ranked.combined[at]), parts)
 
 
-def _ranked_person(
-    engine: Engine, query: PeopleQuery, ranked: RankedPeople, so_far: Explanation, at: int, rank: int
-) -> Explanation:
-    return _ranked(so_far, rank, query.top_k, float(ranked.combined[at]), people_parts(engine, query, ranked, at))
+def _person_standings(engine: Engine, ranked: RankedPeople, person_id: int) -> list[Standing]:
+    """In each source, among the city's people."""
+    position = engine.community.position(person_id, ranked.city_id)
+    if position is None:
+        return []
+    out = []
+    for name, values in engine.community.strengths(ranked.found.said, ranked.city_id, ranked.vector).items():
+        named = np.isfinite(values) if name == "vector" else values > 0
+        rank = 1 + int((values > values[position]).sum()) if named[position] else None
+        out.append(Standing(name, rank, int(named.sum())))
+    return out
 
 
 def _ranked(so_far: Explanation, rank: int, top_k: int, score: float, parts: dict[str, float]) -> Explanation:

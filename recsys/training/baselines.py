@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from recsys.aggregates import PLACE_ACTIVITY
-from recsys.graph import INTERACTS
 from recsys.training.inputs import Prepared
 
 _POSITIVES = PLACE_ACTIVITY.index("positives_28d")
@@ -84,22 +83,11 @@ class OwnHistory:
 
     def __init__(self, prepared: Prepared, seed: int) -> None:
         self._popularity = Popularity(prepared, seed).score
-        pairs = prepared.snapshot.data[INTERACTS]
-        by_user = torch.argsort(pairs.edge_index[0], stable=True)
-        self._place, self._count = pairs.edge_index[1][by_user], torch.as_tensor(pairs.count)[by_user].double()
-        counts = torch.bincount(pairs.edge_index[0], minlength=len(prepared.users.city))
-        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        self._counts = prepared.memory.counts
 
     def scores(self, users: Tensor, places: Tensor) -> Tensor:
         """See `Baseline`."""
-        out = self._popularity[places].expand(len(users), -1).clone()
-        position = torch.full((len(self._popularity),), -1).scatter_(0, places, torch.arange(len(places)))
-        length = self._starts[users + 1] - self._starts[users]
-        row = torch.repeat_interleave(torch.arange(len(users)), length)
-        first = torch.repeat_interleave(self._starts[users] - (length.cumsum(0) - length), length)
-        edge = torch.arange(len(row)) + first
-        column = position[self._place[edge]]
-        here = column >= 0
+        counts = torch.from_numpy(self._counts[users.numpy()][:, places.numpy()].toarray()).double()
         # a visit outweighs any popularity, which lies in [0, 1]
-        out.index_put_((row[here], column[here]), 2.0 * self._count[edge[here]], accumulate=True)
+        out: Tensor = self._popularity[places] + 2.0 * counts
         return out

@@ -1,7 +1,8 @@
 """Where a training run stands, in one safetensors file: written whole or not at all, no pickle."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recsys.atomic import replacing
+from recsys.graph import Snapshot
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,22 @@ class Checkpoint:
     model: Mapping[str, Tensor]
     before: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+
+
+def run_fingerprint(snapshots: Iterable[Snapshot], config: Mapping[str, Any]) -> str:
+    """Hash of what decides a run's outcome: the configuration, and the windows, features and labels."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for snapshot in snapshots:
+        digest.update(f"{snapshot.as_of.isoformat()} {snapshot.until.isoformat()}".encode())
+        labels, friends, new, visits = snapshot.labels, snapshot.friends, snapshot.new_ties, snapshot.visits
+        for tensor in (
+            labels.user, labels.place, labels.rating, friends.user_u, friends.compat, friends.attend,
+            snapshot.pair_keys, snapshot.past.keys, snapshot.past.count, snapshot.place_online,
+            snapshot.user_online, snapshot.data["user"].x,
+            snapshot.tie_keys, new.user_u, new.user_v, visits.user, visits.place, visits.day,
+        ):  # fmt: skip
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -296,22 +296,29 @@ def place_scores(
 
 def people_scores(ranker: Ranker, embeddings: Embeddings, prepared: Prepared) -> tuple[Tensor, Tensor]:
     """(L,) compatibility and attendance logits of the window's friend labels, without a context."""
-    friends, config = prepared.snapshot.friends, ranker.config
-    compat, attend = [], []
-    for u, v in zip(torch.split(friends.user_u, 8192), torch.split(friends.user_v, 8192), strict=True):
-        online = prepared.snapshot.people_features(u, v)
-        a, b = ranker.people_logits(
-            embeddings.people[u],
-            embeddings.people[v][:, None],
-            online[:, None],
-            city=prepared.users.city[v],
-            slot=torch.full_like(u, SLOT_NOT_SAID),
-            place=torch.zeros(len(u), config.d_model),
-            tags=torch.zeros(len(u), config.n_tags),
+    friends = prepared.snapshot.friends
+    return pair_scores(ranker, embeddings, prepared, friends.user_u, friends.user_v)
+
+
+def pair_scores(
+    ranker: Ranker, embeddings: Embeddings, prepared: Prepared, user: Tensor, peer: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(L,) compatibility and attendance logits of (L,) and (L,) indices, without a context."""
+    config, found = ranker.config, []
+    for u, v in zip(torch.split(user, 8192), torch.split(peer, 8192), strict=True):
+        found.append(
+            ranker.people_logits(
+                embeddings.people[u],
+                embeddings.people[v][:, None],
+                prepared.people_inputs(u, v)[:, None],
+                city=prepared.users.city[v],
+                slot=torch.full_like(u, SLOT_NOT_SAID),
+                place=torch.zeros(len(u), config.d_model),
+                tags=torch.zeros(len(u), config.n_tags),
+            )
         )
-        compat.append(a[:, 0])
-        attend.append(b[:, 0])
-    return torch.cat(compat), torch.cat(attend)
+    compat, attend = (torch.cat(logits)[:, 0] for logits in zip(*found, strict=True))
+    return compat, attend
 
 
 _People = tuple[

@@ -99,7 +99,8 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
     }
     train = {k: v for k, v in fitted.config.to_dict().items() if k != "model"}
     config = {"model": fitted.model.config.to_dict(), "train": train}
-    return Export(tables, {MODEL: fitted.model.state_dict(), SOURCES: prepared.sources.tensors()}, config)
+    sources = prepared.sources.tensors() | prepared.people_sources.tensors()
+    return Export(tables, {MODEL: fitted.model.state_dict(), SOURCES: sources}, config)
 
 
 def _positions(weights: pa.ListArray) -> pa.ListArray:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from recsys.models.backbone import GraphInputs
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import block, check_ids
 from recsys.models.sparse import Relation
-from recsys.sources import Memory, PlaceSources
+from recsys.sources import Memory, Outings, PeopleSources, PlaceSources
 
 RECENCY_DAYS = 14.0  # an edge's recency feature is exp(-age / this)
 
@@ -170,17 +169,21 @@ class Prepared:
 
     def was_there(self, user: Tensor, place: Tensor) -> Tensor:
         """Bool, in the shape of the inputs: the user had been at the place before the moment."""
-        return _among(self.snapshot.pair_keys, user * len(self.places.city) + place)
+        return _among(self.snapshot.past.keys, user * len(self.places.city) + place)
+
+    def people_inputs(self, user: Tensor, peer: Tensor) -> Tensor:
+        """(L,) and (L,) indices → (L, D_PEOPLE_INPUT), what the friend head reads of pairs beside the vectors."""
+        signals = torch.from_numpy(self.people_sources.pairs(user.numpy(), peer.numpy()))
+        return torch.cat([self.snapshot.people_features(user, peer), signals], dim=1)
 
     @cached_property
     def memory(self) -> Memory:
         """Who had been where, and who knew whom, as of the snapshot's moment."""
-        data = self.snapshot.data
-        pairs, ties = data[INTERACTS], data[SOCIAL]
+        past, ties, n_places = self.snapshot.past, self.snapshot.data[SOCIAL], len(self.places.city)
         return Memory.of(
-            (pairs.edge_index[0].numpy(), pairs.edge_index[1].numpy()),
-            np.asarray(pairs["count"]),
-            np.asarray(pairs.age_days),
+            ((past.keys // n_places).numpy(), (past.keys % n_places).numpy()),
+            past.count.numpy(),
+            past.age_days.numpy(),
             (ties.edge_index[0].numpy(), ties.edge_index[1].numpy()),
             self.places.city.numpy(),
             self.categories.numpy(),
@@ -189,8 +192,16 @@ class Prepared:
 
     @cached_property
     def sources(self) -> PlaceSources:
-        """Where candidates come from, fitted on the first use."""
+        """Where candidate places come from, fitted on the first use."""
         return PlaceSources(self.memory)
+
+    @cached_property
+    def people_sources(self) -> PeopleSources:
+        """Where candidate people come from."""
+        visits, home = self.snapshot.visits, self.users.city.numpy()
+        shape = len(home), len(self.places.city)
+        outings = Outings.of(visits.user.numpy(), visits.place.numpy(), visits.day.numpy(), shape)
+        return PeopleSources(self.memory.friends, outings, home)
 
 
 def _among(keys: Tensor, wanted: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class ModelPlaces(_Model):
 
 
 class ModelPeople(_Model):
-    """People as a request without a place, tags and slot is answered."""
+    """People as a request without a place, tags and slot is answered, but for that the head reads everybody."""
 
     def _catalogue(self) -> Tensor:
         return self._users
@@ -88,22 +88,24 @@ class ModelPeople(_Model):
         return self._prepared.users
 
     def _in_city(self, users: Tensor, city: int) -> Tensor:
-        config, members = self._ranker.config, self._prepared.users.of(city)
-        near: Tensor = self._embeddings.people[users] @ self._embeddings.people[members].t()
-        best = near.topk(min(self._ranked, len(members)), dim=1).indices
-        candidates = members[best]
-        repeated = users[:, None].expand_as(candidates).reshape(-1)
-        online = self._prepared.snapshot.people_features(repeated, candidates.reshape(-1))
+        config, sources = self._ranker.config, self._prepared.people_sources
+        members = self._prepared.users.of(city)
+        said = sources.ask(users.numpy(), city)
+        everybody = np.broadcast_to(np.arange(len(members)), (len(users), len(members)))
+        signals = torch.from_numpy(sources.signals(said, everybody))
+        peers = members.expand(len(users), -1)
+        repeated = users[:, None].expand_as(peers)
+        online = self._prepared.snapshot.people_features(repeated.reshape(-1), peers.reshape(-1))
         compat, attend = self._ranker.people_logits(
             self._embeddings.people[users],
-            self._embeddings.people[candidates],
-            online.reshape(*candidates.shape, -1),
+            self._embeddings.people[members][None],
+            torch.cat([online.reshape(*peers.shape, -1), signals], dim=2),
             city=torch.full_like(users, city),
             slot=torch.full_like(users, SLOT_NOT_SAID),
             place=torch.zeros(len(users), config.d_model),
             tags=torch.zeros(len(users), config.n_tags),
         )
-        return (near - _BELOW).scatter_(1, best, combined_score(compat.sigmoid(), attend.sigmoid(), config.alpha))
+        return combined_score(compat.sigmoid(), attend.sigmoid(), config.alpha)
 
 
 def _rows(known: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

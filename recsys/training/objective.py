@@ -110,7 +110,7 @@ def score_pairs(
     target = rows(embeddings.place, batch.place.clamp(min=0)) * (batch.place >= 0)[:, None]
     context = model.heads.friend_context(prepared.users.city[peer], batch.slot, target, batch.tags)
     online = prepared.snapshot.people_features(batch.user, peer)
-    compat, attend = model.heads.friend(
+    compat, attend = model.heads.friend.pairs(
         rows(embeddings.people, batch.user), rows(embeddings.people, peer), context, online
     )
     return compat, attend

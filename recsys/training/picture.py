@@ -39,7 +39,7 @@ def group_rows(result: Evaluation, snapshot: Snapshot, cities: Mapping[int, str]
     everyone = snapshot.data["user"].user_id.numpy()
     at = np.searchsorted(everyone, result.user_id)
     home = _cities(snapshot)[torch.from_numpy(at)].numpy()
-    visited = np.bincount(snapshot.pair_keys.numpy() // max(len(snapshot.place_online), 1), minlength=len(everyone))[at]
+    visited = np.bincount(snapshot.past.keys.numpy() // max(len(snapshot.place_online), 1), minlength=len(everyone))[at]
     whole = np.ones(len(at), dtype=bool)
     by_city = [(cities.get(c, f"city {c}"), home == c) for c in np.unique(home).tolist()]
     by_activity = [(_span(visited[group]), group) for group in (activity_groups(visited, 4) if len(at) else [])]
@@ -94,7 +94,7 @@ def worst_users(
     at_home = prepared.users.city[user] == prepared.places.city[place]
     user, place = user[at_home], place[at_home]
     wanted = torch.bincount(user, minlength=len(prepared.users.city)).numpy()[rows]
-    visited = torch.bincount(prepared.snapshot.pair_keys // n_places, minlength=len(prepared.users.city))
+    visited = torch.bincount(prepared.snapshot.past.keys // n_places, minlength=len(prepared.users.city))
     found = []
     for i in np.lexsort((result.user_id, -wanted, ndcg))[:_WORST].tolist():
         one = torch.tensor([int(rows[i])])

@@ -28,7 +28,18 @@ from recsys.aggregates.finish import Floats
 from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, SLOT_BY_DAY_AND_TIME, SLOT_NOT_SAID
 from recsys.errors import DataError
 from recsys.features import FeatureStore, matrix
-from recsys.graph import Companions, Edges, FriendLabels, Nodes, PlaceLabels, Snapshot, build_graph
+from recsys.graph import (
+    Companions,
+    Edges,
+    FriendLabels,
+    NewTies,
+    Nodes,
+    Past,
+    PlaceLabels,
+    Snapshot,
+    Visits,
+    build_graph,
+)
 from recsys.lake import Lake
 from recsys.taxonomy import Widths
 
@@ -37,6 +48,7 @@ _BEHAVIOR = 5  # of USER_ACTIVITY, in x; the seed's section 3.2.1
 _POPULARITY = 4  # of PLACE_ACTIVITY, in x; the seed's section 3.2.2
 
 
+_DAY_US = 86_400_000_000
 _WEEK = timedelta(days=7)
 _TRAIN_WINDOWS = 5
 _PARTS = 10  # a window is a tenth of the history in whole weeks, so that the labels of sparse data are enough
@@ -99,10 +111,18 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
     users, user_online = _users(store, user_ids, as_of, widths)
     places, place_online = _places(store, place_ids, as_of, widths)
 
-    spine = lake.query(
-        'SELECT DISTINCT user_id, place_id FROM interactions WHERE "timestamp" < $as_of ORDER BY ALL', when
+    known = lake.query(
+        """SELECT user_id, place_id, count(*)::FLOAT AS n, epoch_us(max("timestamp")) AS last_us
+           FROM interactions WHERE "timestamp" < $as_of GROUP BY ALL ORDER BY user_id, place_id""",
+        when,
     )
-    table = store.historical("train_user_place_v1", _spine(spine), as_of)
+    known = _known(known, {"user_id": user_ids, "place_id": place_ids})
+    past = Past(
+        torch.from_numpy(_at(user_ids, known["user_id"]) * len(place_ids) + _at(place_ids, known["place_id"])),
+        torch.from_numpy(known["n"].to_numpy().copy()),
+        torch.from_numpy(((now_us - known["last_us"].to_numpy()) / _DAY_US).astype(np.float32)),
+    )
+    table = store.historical("train_user_place_v1", _spine(known.select(["user_id", "place_id"])), as_of)
     table = table.filter(table["user_place__so_far"].is_valid())
     source, target = _at(user_ids, table["user_id"]), _at(place_ids, table["place_id"])
     history = pairs_of(States.of_arrow(table["user_place__so_far"]), now_us)
@@ -127,8 +147,11 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
         pair_online=torch.from_numpy(pair_online),
         tie_keys=torch.from_numpy(u * len(user_ids) + v),
         tie_online=torch.from_numpy(tie_online),
+        past=past,
+        visits=_visits(lake, user_ids, place_ids, as_of),
         labels=_labels(lake, user_ids, place_ids, as_of, until),
         friends=_friends(lake, user_ids, as_of, until),
+        new_ties=_new_ties(lake, user_ids, as_of, until),
         companions=_companions(lake, user_ids, place_ids, as_of, until),
     )
 
@@ -214,6 +237,29 @@ def _friends(lake: Lake, users: Ints, as_of: datetime, until: datetime) -> Frien
         torch.from_numpy(table["label_attend"].to_numpy().astype(np.float32)),
         torch.full((len(table),), SLOT_NOT_SAID),
     )
+
+
+def _visits(lake: Lake, users: Ints, places: Ints, as_of: datetime) -> Visits:
+    table = lake.query(
+        """SELECT DISTINCT user_id, place_id, epoch_us("timestamp"::DATE) // 86400000000 AS day FROM interactions
+           WHERE attended AND "timestamp" < $as_of ORDER BY ALL""",
+        {"as_of": as_of},
+    )
+    table = _known(table, {"user_id": users, "place_id": places})
+    return Visits(
+        torch.from_numpy(_at(users, table["user_id"])),
+        torch.from_numpy(_at(places, table["place_id"])),
+        torch.from_numpy(table["day"].to_numpy().astype(np.int64)),
+    )
+
+
+def _new_ties(lake: Lake, users: Ints, as_of: datetime, until: datetime) -> NewTies:
+    table = lake.query(
+        "SELECT user_u, user_v FROM user_user_edges WHERE as_of > $as_of AND as_of <= $until ORDER BY ALL",
+        {"as_of": as_of, "until": until},
+    )
+    table = _known(table, {"user_u": users, "user_v": users})
+    return NewTies(*(torch.from_numpy(_at(users, table[name])) for name in ("user_u", "user_v")))
 
 
 def _companions(lake: Lake, users: Ints, places: Ints, as_of: datetime, until: datetime) -> Companions:

@@ -7,8 +7,6 @@ message passing. The place head then learns from lists whose vectors are those o
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from recsys.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
+    run_fingerprint,
     save_checkpoint,
 )
 from recsys.training.evaluation import Evaluation, embed, evaluate, retrieval_ndcg
@@ -36,6 +35,7 @@ from recsys.training.lists import window_lists
 from recsys.training.objective import StepConfig, people_losses, retrieval_loss
 from recsys.training.ranking import RankConfig, RankProgress, Window, fit_head, refit_head
 from recsys.training.sampling import step_generator, step_seed
+from recsys.training.ties import TieConfig, choose_ties, refit_ties
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class TrainConfig:
         model: sizes; its geography is replaced by the data's.
         step: what a step of the graph draws and how losses weigh.
         rank: how the place head learns.
+        ties: how the friend head learns from friendships.
         seed: of everything random.
         epochs, steps_per_epoch: of the vectors; an epoch is a number of steps, after which validation runs.
         learning_rate: peak; a linear rise over `warmup_steps`, then a cosine to a twentieth at the last epoch.
@@ -58,6 +59,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     step: StepConfig = field(default_factory=StepConfig)
     rank: RankConfig = field(default_factory=RankConfig)
+    ties: TieConfig = field(default_factory=TieConfig)
     seed: int = 0
     epochs: int = 12
     steps_per_epoch: int = 16
@@ -172,7 +174,7 @@ def _fit(
     model = RecModel(config.model)
     _fit_scales(model, prepared[0])
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    fingerprint = run_fingerprint(train, valid, config)
+    fingerprint = run_fingerprint([*train, valid], config.to_dict())
     history: list[dict[str, Any]] = []
     before: dict[str, Tensor] = {}  # "<window>/<name>": the weights before a window was learned
     saved = load_checkpoint(path, fingerprint) if path else None
@@ -203,9 +205,13 @@ def _fit(
     # without a validation list the last epoch's weights stay, see `fit_head`
     best = tried[-1] if valid_lists is None else max(tried, key=lambda p: p.ndcg + p.ndcg_new)
     history += [{"stage": "ranking", **dataclasses.asdict(p)} for p in ranked]
+    by = choose_ties(model, prepared[-1], held_out, embed(model, held_out), config.ties, seed=config.seed)
+    history.append({"stage": "ties", **dataclasses.asdict(by)})
     figures = evaluate(model, held_out, max_users=config.validation_users, seed=config.seed)
     if valid_lists is not None:  # after the last measurement on them
         refit_head(model, windows, valid_lists, config.rank, epochs=best.epoch + 1, seed=config.seed)
+    if by.by_ties:
+        refit_ties(model, [prepared[-1], held_out], config.ties, seed=config.seed)
     return Fitted(model.eval(), config, best.reads, best.epoch, best.ndcg, history, figures)
 
 
@@ -317,20 +323,6 @@ def _fit_scales(model: RecModel, last: Prepared) -> None:
     if len(friends.user_u):
         people = last.snapshot.people_features(friends.user_u[:50_000], friends.user_v[:50_000])
         model.heads.friend.trunk.standardize.fit(people)
-
-
-def run_fingerprint(train: Sequence[Snapshot], valid: Snapshot, config: TrainConfig) -> str:
-    """Hash of what decides a run's outcome: the configuration, and the windows, features and labels."""
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
-    for snapshot in (*train, valid):
-        digest.update(f"{snapshot.as_of.isoformat()} {snapshot.until.isoformat()}".encode())
-        labels, friends = snapshot.labels, snapshot.friends
-        for tensor in (
-            labels.user, labels.place, labels.rating, friends.user_u, friends.compat, friends.attend,
-            snapshot.pair_keys, snapshot.place_online, snapshot.user_online, snapshot.data["user"].x,
-        ):  # fmt: skip
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _state(model: RecModel) -> dict[str, Tensor]:

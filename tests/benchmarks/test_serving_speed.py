@@ -12,7 +12,9 @@ from recsys.constants import FACETS
 from recsys.features import FeatureStore
 from recsys.index import EdgeIndex, Vectors
 from recsys.recommend.catalogue import Catalogue
-from recsys.sources import NEAR, Memory, PlaceSources
+from recsys.recommend.community import Community
+from recsys.sources import NEAR, Memory, Outings, PeopleSources, PlaceSources
+from recsys.sources.rows import binary, matrix
 from tests.conftest import ROOT, Filled
 from tests.parts import unit
 
@@ -94,3 +96,30 @@ def test_the_sources_of_a_request():
     )
     assert took < 20
     assert filtered < 2
+
+
+def test_the_people_of_a_request():
+    rng = np.random.default_rng(0)
+    n_users, n_places, n_cities, n_ties, n_visits = 10_000, 5_000, 8, 200_000, 300_000
+    home = rng.integers(n_cities, size=n_users)
+    u, v = rng.integers(n_users, size=(2, n_ties))
+    ties = matrix(np.ones(2 * n_ties), (np.concatenate([u, v]), np.concatenate([v, u])), (n_users, n_users))
+    visits = rng.integers(n_users, size=n_visits), rng.zipf(1.3, n_visits) % n_places, rng.integers(90, size=n_visits)
+    start = time.perf_counter()
+    sources = PeopleSources(binary(ties), Outings.of(*visits, (n_users, n_places)), home)
+    fitted = time.perf_counter() - start
+    ids = np.arange(n_users)
+    table = pa.table({"user_id": ids, "index": ids, "city_id": home, "people": list(unit(rng, n_users))})
+    community = Community(sources, table)
+    near = rng.permutation(sources.members(0))[:NEAR]
+    users = iter(rng.permutation(sources.members(0)))
+
+    def request() -> None:
+        community.signals(community.find(int(next(users)), 0, near, 200))
+
+    took = p50_ms(request)
+    print(
+        f"\nsources of {n_ties:,} friendships and {n_visits:,} visits: fitted in {fitted:.2f} s; 200 people and their "
+        f"signals, p50 {took:.2f} ms"
+    )
+    assert took < 20

@@ -25,7 +25,7 @@ from recsys.errors import ConfigError, NotReady, UnknownPlace, UnknownUser
 from recsys.recommend.identity import SourceIds
 from recsys.services import running
 from recsys.settings import Settings
-from recsys.sources import PLACE_SOURCES
+from recsys.sources import PEOPLE_SOURCES, PLACE_SOURCES
 from tests.conftest import free_port
 from tests.parts import N_PLACES, N_USERS, NOW, make_engine
 
@@ -219,7 +219,8 @@ def test_people_are_of_the_city_and_never_oneself(client: TestClient, user_id: i
     expected = {i for i in range(N_USERS - 1) if i % 3 == user_id % 3 and i != user_id}
     assert {r["user_id"] for r in found} == expected
     for r in found:
-        assert set(r) == {*SEED_PERSON, "name", "source", "source_id"}
+        assert set(r) == {*SEED_PERSON, "name", "source", "source_id", "sources"}
+        assert set(r["sources"]) <= set(PEOPLE_SOURCES)
         assert r["combined_score"] == pytest.approx(0.7 * r["compat_score"] + 0.3 * r["attend_prob"], abs=1e-5)
 
 

@@ -1,9 +1,12 @@
 """Snapshots through Feast: the seed's dimensions, id maps, and nothing from the other side of the cut."""
 
+import shutil
 from collections import defaultdict
-from datetime import timedelta
+from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,7 +17,9 @@ from recsys.errors import DataError
 from recsys.features import FeatureStore
 from recsys.graph import INTERACTS, REV_INTERACTS, SOCIAL, Edges, Nodes, Snapshot, build_graph
 from recsys.lake import Lake
+from recsys.models.config import ModelConfig
 from recsys.taxonomy import CITY
+from recsys.training.inputs import prepare, size_config
 from recsys.training.snapshots import take_snapshot
 from tests.conftest import ROOT, Filled
 
@@ -102,6 +107,69 @@ def test_friend_labels_and_companions_lie_in_the_window(filled: Filled, snapshot
     pairs = sorted((u, v, place) for (place, _), at in there.items() for u in at & known for v in at & known if u < v)
     c, ids = snapshot.companions, snapshot.data["place"].place_id.tolist()
     assert sorted((users[u], users[v], ids[p]) for u, v, p in zip(c.user_u, c.user_v, c.place, strict=True)) == pairs
+
+
+def test_new_ties_are_those_of_the_window_between_known_users(filled: Filled, store: FeatureStore, tmp_path: Path):
+    """The world's ties are known from when both have joined; one that comes later is put in by hand."""
+    at = filled.start + 8 * WEEK
+    shutil.copytree(filled.data_dir / "lake", tmp_path / "lake")
+    path = tmp_path / "lake" / "user_user_edges.parquet"
+    table = pq.read_table(path)
+    edges = table.to_pylist()
+    known = {r["user_id"] for r in rows(filled, "users") if r["as_of"] <= at}
+    late = [r for r in edges if {r["user_u"], r["user_v"]} <= known][:4]
+    shifts = (timedelta(), timedelta(microseconds=1), WEEK, WEEK + timedelta(microseconds=1))
+    for edge, shift in zip(late, shifts, strict=True):
+        edge["as_of"] = at + shift
+    pq.write_table(pa.Table.from_pylist(edges, schema=table.schema), path)
+    with Lake(tmp_path) as lake:
+        taken = take_snapshot(lake, store, at, at + WEEK)
+    users = taken.data["user"].user_id
+    got = set(zip(users[taken.new_ties.user_u].tolist(), users[taken.new_ties.user_v].tolist(), strict=True))
+    assert got == {(r["user_u"], r["user_v"]) for r in late[1:3]}
+
+
+def test_visits_are_all_that_were_before_the_cut(filled: Filled, snapshot: Snapshot):
+    users, places = snapshot.data["user"].user_id.tolist(), snapshot.data["place"].place_id.tolist()
+    expected = {
+        (e["user_id"], e["place_id"], (e["timestamp"].date() - date(1970, 1, 1)).days)
+        for e in rows(filled, "interactions")
+        if e["attended"] and e["timestamp"] < snapshot.as_of
+    }
+    v = snapshot.visits
+    got = [(users[u], places[p], int(d)) for u, p, d in zip(v.user, v.place, v.day, strict=True)]
+    assert sorted(got) == sorted(expected)
+    assert len(got) > 50
+
+
+def test_what_comes_later_changes_nothing_of_what_is_said_of_people(
+    filled: Filled, store: FeatureStore, snapshot: Snapshot, tmp_path: Path
+):
+    """Friendships and visits of the moment itself and after it; one of the moment before it does count."""
+    shutil.copytree(filled.data_dir / "lake", tmp_path / "lake")
+    users, places = snapshot.data["user"].user_id.tolist(), snapshot.data["place"].place_id.tolist()
+    visits, ties = (tmp_path / "lake" / f"{name}.parquet" for name in ("interactions", "user_user_edges"))
+    event = next(e for e in rows(filled, "interactions") if e["attended"])
+    known = {(r["user_u"], r["user_v"]) for r in rows(filled, "user_user_edges")}
+    pair = next((u, v) for u in users for v in users if u < v and (u, v) not in known)
+    tie = rows(filled, "user_user_edges")[0] | {"user_u": pair[0], "user_v": pair[1]}
+
+    def said(shift: timedelta) -> np.ndarray:
+        came = [event | {"user_id": u, "place_id": places[0], "timestamp": snapshot.as_of + shift} for u in users[:9]]
+        met = tie | {"as_of": snapshot.as_of + shift + timedelta(microseconds=1)}
+        for path, name, more in ((visits, "interactions", came), (ties, "user_user_edges", [met])):
+            table = pq.read_table(filled.data_dir / "lake" / f"{name}.parquet")
+            pq.write_table(pa.concat_tables([table, pa.Table.from_pylist(more, schema=table.schema)]), path)
+        with Lake(tmp_path) as lake:
+            taken = take_snapshot(lake, store, snapshot.as_of, snapshot.until)
+        sources = prepare(taken, size_config([taken], ModelConfig())).people_sources
+        return sources.pairs(np.arange(len(users)).repeat(20), np.tile(np.arange(20), len(users)))
+
+    plain = prepare(snapshot, size_config([snapshot], ModelConfig())).people_sources
+    expected = plain.pairs(np.arange(len(users)).repeat(20), np.tile(np.arange(20), len(users)))
+    for shift in (timedelta(), timedelta(days=1)):
+        np.testing.assert_array_equal(said(shift), expected)
+    assert not np.array_equal(said(timedelta(microseconds=-1)), expected)
 
 
 def test_look_ups_find_a_pairs_row_and_zeros_elsewhere(snapshot: Snapshot):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys.errors import DataError
-from recsys.graph import INTERACTS, REV_INTERACTS, SOCIAL, Snapshot
+from recsys.graph import INTERACTS, REV_INTERACTS, SOCIAL, Past, Snapshot
 from recsys.models.backbone import GraphInputs, States
 from recsys.models.config import ModelConfig
 from recsys.models.fold_in import NewPlaces, NewUsers, fold_in_places, fold_in_users
@@ -47,6 +47,7 @@ def without_the_last(snapshot: Snapshot, n: int) -> Snapshot:
         place_online=snapshot.place_online[:n_places],
         pair_keys=user * n_places + place,
         pair_online=snapshot.pair_online[there],
+        past=Past(user * n_places + place, snapshot.past.count[there], snapshot.past.age_days[there]),
         tie_keys=none,
         tie_online=snapshot.tie_online[:0],
         labels=replace(snapshot.labels, user=none, place=none, rating=none.float(), slot=none),

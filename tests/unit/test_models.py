@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
+from recsys.aggregates import D_ONLINE_PLACE
 from recsys.artifacts import save_artifact
 from recsys.constants import C_COARSE, C_FINE, D_MODEL, SLOT_NOT_SAID
 from recsys.errors import ArtifactError, ConfigError, DataError
@@ -19,7 +19,7 @@ from recsys.models import backbone
 from recsys.models.backbone import Embeddings
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import NeighborhoodTable, Standardize, UserEncoder
-from recsys.models.heads import D_PLACE_INPUT, PlaceHead
+from recsys.models.heads import D_PEOPLE_INPUT, D_PLACE_INPUT, PlaceHead
 from recsys.models.model import RecModel, combined_score
 from recsys.models.ranker import MODEL, Ranker
 from recsys.taxonomy import CITY
@@ -255,7 +255,7 @@ def request_inputs(
     user = torch.zeros(12, dtype=torch.int64)
     signals = prepared.sources.signals(prepared.sources.ask(np.array([0]), 0), np.arange(12)[None])[0]
     inputs = np.concatenate([snapshot.place_features(user, places).numpy(), signals], axis=1)
-    return embed(model, prepared), inputs, snapshot.people_features(user, peers).numpy()
+    return embed(model, prepared), inputs, prepared.people_inputs(user, peers).numpy()
 
 
 def test_ranker_from_an_artifact_scores_as_the_model(
@@ -324,12 +324,12 @@ def test_requests_that_do_not_fit_are_refused(
 
 def test_people_requests_that_do_not_fit_are_refused(model: RecModel, config: ModelConfig) -> None:
     zeros = np.zeros((3, D_MODEL), dtype=np.float32)
-    online = np.zeros((3, D_ONLINE_PEOPLE), dtype=np.float32)
+    inputs = np.zeros((3, D_PEOPLE_INPUT), dtype=np.float32)
     ranker = Ranker(config, model.heads)
     with pytest.raises(DataError, match=r"tag must lie in \[0, 100\)"):
-        ranker.score_people(zeros[0], zeros, online, city_id=0, slot=0, tags=[C_FINE])
+        ranker.score_people(zeros[0], zeros, inputs, city_id=0, slot=0, tags=[C_FINE])
     with pytest.raises(DataError, match="place must have shape"):
-        ranker.score_people(zeros[0], zeros, online, city_id=0, slot=0, place=zeros)
+        ranker.score_people(zeros[0], zeros, inputs, city_id=0, slot=0, place=zeros)
 
 
 def test_no_candidates_no_scores(model: RecModel, config: ModelConfig) -> None:

@@ -13,11 +13,12 @@ from recsys.artifacts import save_artifact
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import ArtifactError, FeatureStoreUnavailable, NotReady, UnknownCity, UnknownPlace, UnknownUser
 from recsys.recommend.catalogue import Catalogue, Homes
+from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleAnswer, PeopleQuery, recommend_people
 from recsys.recommend.places import PlaceAnswer, recommend_places
 from recsys.recommend.ranking import PlaceQuery
-from recsys.sources import NEAR, PLACE_SOURCES
+from recsys.sources import NEAR, PEOPLE_SOURCES, PLACE_SOURCES, SOURCES
 from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine, places_table, unit
 
 LAST = N_USERS - 1  # in the feature store, but not in the index
@@ -152,29 +153,83 @@ def test_ids_and_node_numbers_are_not_the_same_thing(engine: Engine):
         Catalogue(plain.sources, table, LAST + 1)
 
 
-def test_a_version_without_sources_was_made_by_older_code(tmp_path: Path):
+def test_a_version_without_sources_was_made_by_older_code(engine: Engine, tmp_path: Path):
     artifact = save_artifact(tmp_path, "v1", {}, tables={}, tensors={})
     with pytest.raises(ArtifactError, match=r"version v1 was made by older code: run `recsys train`"):
         Catalogue.load(artifact, pa.table({}), 0)
+    of_places = engine.catalogue.sources.tensors()
+    artifact = save_artifact(tmp_path, "v2", {}, tables={}, tensors={SOURCES: of_places})
+    with pytest.raises(ArtifactError, match=r"version v2 was made by older code: run `recsys train`"):
+        Community.load(artifact, pa.table({}))
 
 
-def test_people_are_the_best_combined_of_the_nearest_of_the_city(engine: Engine):
+def test_people_are_the_best_combined_of_the_candidates_of_the_city(engine: Engine):
+    """Brute force: the sources asked directly, everybody scored by themselves, sorted."""
     user_id, target, tags = 5, 17, (7, 8)
-    ids = [i for i in range(LAST) if i % N_CITIES == user_id % N_CITIES]
+    city = user_id % N_CITIES
+    ids = [i for i in range(LAST) if i % N_CITIES == city]
     of_city = vectors(engine, "users", ids, using="people")
     user = of_city.pop(user_id)
     place = vectors(engine, "places", [target])[target]
+    sources = engine.community.sources
+    members = sources.members(city).tolist()
+    said = sources.ask(np.array([user_id]), city)
+    near = [members.index(i) for i in sorted(of_city, key=lambda i: -float(user @ of_city[i]))[:NEAR]]
+    position, marks = (a[0] for a in sources.candidates(said, engine.candidates, np.array([near])))
+    named = {members[at]: mark for at, mark in zip(position, marks, strict=True)}
+    assert named.keys() == of_city.keys()  # a small city: everybody
     combined = {}
     for i, vector in of_city.items():
         online = engine.features.rank_people(user_id, np.array([i]), NOW).features
+        signals = sources.signals(said, np.array([[members.index(i)]]))[0]
+        inputs = np.concatenate([online, signals], axis=1)
         compat, attend = engine.ranker.score_people(
-            user, vector[None], online, city_id=user_id % N_CITIES, slot=SLOT_NOT_SAID, place=place, tags=tags
+            user, vector[None], inputs, city_id=city, slot=SLOT_NOT_SAID, place=place, tags=tags
         )
         combined[i] = 0.7 * compat.item() + 0.3 * attend.item()
     expected = sorted(combined, key=lambda i: (-combined[i], i))
     found = people(engine, PeopleQuery(user_id, target_place_id=target, activity_tags=tags, top_k=100)).recommendations
     assert [r.user_id for r in found] == expected
     assert [r.combined_score for r in found] == pytest.approx([combined[i] for i in expected], abs=1e-5)
+    bits = [sum(1 << PEOPLE_SOURCES.index(name) for name in r.sources) for r in found]
+    assert bits == [named[i] for i in expected]
+    few = people(replace(engine, candidates=4), PeopleQuery(user_id, top_k=3)).recommendations
+    assert len(few) == 3
+    assert all(r.sources for r in few)
+
+
+def test_friends_and_those_of_friends_are_candidates_by_the_walk(engine: Engine):
+    friends = engine.community.sources.friends
+    home = np.arange(LAST) % N_CITIES
+    for user_id in (4, 9):
+        found = people(engine, PeopleQuery(user_id, city_id=int(home[user_id]), top_k=100)).recommendations
+        walks = {r.user_id for r in found if "walk" in r.sources}
+        here = home == home[user_id]
+        direct = set(np.flatnonzero((friends[[user_id]].toarray()[0] > 0) & here).tolist())
+        assert direct <= walks
+
+
+def test_users_under_other_ids_than_their_nodes_are_found_under_their_own(engine: Engine):
+    plain = engine.community
+    ids = 1_000 - np.arange(LAST)
+    vectors = unit(np.random.default_rng(9), LAST)
+    table = pa.table(
+        {"user_id": ids, "index": range(LAST), "city_id": np.arange(LAST) % N_CITIES, "people": list(vectors)}
+    )
+    mixed = Community(plain.sources, table.take(np.random.default_rng(1).permutation(LAST)))
+    barred = np.array([4, 10])  # node numbers
+    found = mixed.find(7, 1, np.array([1_000 - 4, 1_000 - 1]), 10, without=barred)
+    expected = plain.find(7, 1, np.array([4, 1]), 10, without=barred)
+    assert len(expected.ids) == 10
+    assert not {4, 7, 10} & set(expected.ids.tolist())
+    np.testing.assert_array_equal(found.ids, 1_000 - expected.ids)
+    np.testing.assert_array_equal(found.vectors, vectors[expected.ids])
+    np.testing.assert_array_equal(mixed.signals(found), plain.signals(expected))
+    for near, strange in (([999, 5], 5), ([1_000], 1_000)):  # nobody, and somebody of another city
+        with pytest.raises(ArtifactError, match=f"does not know.*got user {strange}"):
+            mixed.find(7, 1, np.array(near), 10, without=barred)
+    with pytest.raises(ArtifactError, match="other users than the table"):
+        Community(plain.sources, table.slice(1))
 
 
 def test_a_request_costs_two_reads_whatever_the_number_of_candidates(engine: Engine):

@@ -14,6 +14,7 @@ from recsys.errors import ArtifactError
 from recsys.models.backbone import Embeddings
 from recsys.models.config import ModelConfig
 from recsys.recommend.catalogue import Catalogue
+from recsys.recommend.facets import FACETS
 from recsys.sources import NEAR, PLACE_SIGNALS, SOURCES, Memory, PlaceSources
 from recsys.sources import places as fitting
 from recsys.training.inputs import prepare, size_config
@@ -111,6 +112,7 @@ def test_a_request_reads_what_training_read():
         {
             "place_id": ids, "index": range(50), "city_id": prepared.places.city.numpy(),
             "embedding": list(embeddings.place.numpy()),
+            **{facet: [0] * 50 for facet in FACETS},
         }
     )  # fmt: skip
     catalogue = Catalogue(PlaceSources.load(prepared.sources.tensors()), table, 40)
@@ -120,7 +122,8 @@ def test_a_request_reads_what_training_read():
             lists = city_lists(prepared, embeddings, torch.tensor([node]), city, 15)
             place, inputs = lists.inputs(prepared)
             near = (embeddings.place[members] @ embeddings.user[node]).argsort(descending=True)[:NEAR]
-            found = catalogue.find(node, city, ids[members[near]], 15, fresh=False)
+            nothing = np.zeros(len(members), dtype=bool)
+            found = catalogue.find(node, city, ids[members[near]], 15, without=nothing, fresh=False)
             order, expected = np.argsort(found.ids), np.argsort(ids[place[0]])
             np.testing.assert_array_equal(found.ids[order], ids[place[0]][expected])
             np.testing.assert_array_equal(found.vectors[order], embeddings.place[place[0]].numpy()[expected])

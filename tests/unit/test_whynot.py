@@ -17,7 +17,7 @@ from recsys.recommend.places import recommend_places
 from recsys.recommend.ranking import PlaceQuery
 from recsys.recommend.whynot import Explanation, explain_person, explain_place
 from recsys.safety import Safety
-from recsys.sources import PLACE_SOURCES
+from recsys.sources import PEOPLE_SOURCES, PLACE_SOURCES
 from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine
 
 HERE = [i for i in range(N_PLACES) if i % N_CITIES == 1]
@@ -178,7 +178,18 @@ def test_people_are_traced_too(engine: Engine):
         assert e.outcome == ("recommended" if rank <= 5 else "ranked_below")
         assert e.score == pytest.approx(r.combined_score, abs=1e-6)
         assert set(e.parts) == {"vector", "context", *PEOPLE_PARTS}
-    near = sorted(person(r.user_id).retrieval[0].rank or 0 for r in listed)
+    community, node = engine.community, engine.homes.node(4)
+    said, members = community.sources.ask(np.array([node]), 1), community.sources.members(1)
+    for r in listed:
+        standings = {s.source: s for s in person(r.user_id).retrieval}
+        assert list(standings) == list(PEOPLE_SOURCES)
+        at = int(np.flatnonzero(engine.homes.ids(members) == np.array(r.user_id))[0])
+        for name, values in said.named.items():
+            if name in standings:
+                others = np.delete(values[0], [int(said.itself[0]), at])
+                rank = 1 + int((others > values[0][at]).sum()) if values[0][at] > 0 else None
+                assert standings[name].rank == rank
+    near = sorted(person(r.user_id).retrieval[-1].rank or 0 for r in listed)
     assert near == list(range(1, 20))
     assert [b.rule for b in person(5).broken] == ["city_id"]
     first, second = listed[0].user_id, listed[1].user_id
