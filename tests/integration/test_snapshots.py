@@ -2,7 +2,7 @@
 
 import shutil
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +142,20 @@ def test_visits_are_all_that_were_before_the_cut(filled: Filled, snapshot: Snaps
     assert len(got) > 50
 
 
+def test_the_past_is_every_pair_that_was_before_the_cut_however_long_ago(filled: Filled, snapshot: Snapshot):
+    users, places = snapshot.data["user"].user_id.tolist(), snapshot.data["place"].place_id.tolist()
+    events: dict[tuple[int, int], list[datetime]] = {}
+    for e in rows(filled, "interactions"):
+        if e["timestamp"] < snapshot.as_of:
+            events.setdefault((e["user_id"], e["place_id"]), []).append(e["timestamp"])
+    past, m = snapshot.past, len(places)
+    assert [(users[k // m], places[k % m]) for k in past.keys.tolist()] == sorted(events)
+    expected = [(len(v), (snapshot.as_of - max(v)) / timedelta(days=1)) for _, v in sorted(events.items())]
+    np.testing.assert_allclose(np.stack([past.count, past.age_days], axis=1), expected, rtol=1e-5)
+    memory = prepare(snapshot, size_config([snapshot], ModelConfig())).memory
+    assert memory.counts.sum() == sum(map(len, events.values()))
+
+
 def test_what_comes_later_changes_nothing_of_what_is_said_of_people(
     filled: Filled, store: FeatureStore, snapshot: Snapshot, tmp_path: Path
 ):
@@ -154,7 +168,7 @@ def test_what_comes_later_changes_nothing_of_what_is_said_of_people(
     pair = next((u, v) for u in users for v in users if u < v and (u, v) not in known)
     tie = rows(filled, "user_user_edges")[0] | {"user_u": pair[0], "user_v": pair[1]}
 
-    def said(shift: timedelta) -> np.ndarray:
+    def said(shift: timedelta) -> tuple[np.ndarray, torch.Tensor]:
         came = [event | {"user_id": u, "place_id": places[0], "timestamp": snapshot.as_of + shift} for u in users[:9]]
         met = tie | {"as_of": snapshot.as_of + shift + timedelta(microseconds=1)}
         for path, name, more in ((visits, "interactions", came), (ties, "user_user_edges", [met])):
@@ -163,13 +177,17 @@ def test_what_comes_later_changes_nothing_of_what_is_said_of_people(
         with Lake(tmp_path) as lake:
             taken = take_snapshot(lake, store, snapshot.as_of, snapshot.until)
         sources = prepare(taken, size_config([taken], ModelConfig())).people_sources
-        return sources.pairs(np.arange(len(users)).repeat(20), np.tile(np.arange(20), len(users)))
+        return sources.pairs(np.arange(len(users)).repeat(20), np.tile(np.arange(20), len(users))), taken.past.count
 
     plain = prepare(snapshot, size_config([snapshot], ModelConfig())).people_sources
     expected = plain.pairs(np.arange(len(users)).repeat(20), np.tile(np.arange(20), len(users)))
     for shift in (timedelta(), timedelta(days=1)):
-        np.testing.assert_array_equal(said(shift), expected)
-    assert not np.array_equal(said(timedelta(microseconds=-1)), expected)
+        people, past = said(shift)
+        np.testing.assert_array_equal(people, expected)
+        assert torch.equal(past, snapshot.past.count)
+    people, past = said(timedelta(microseconds=-1))
+    assert not np.array_equal(people, expected)
+    assert past.sum() == snapshot.past.count.sum() + 9
 
 
 def test_look_ups_find_a_pairs_row_and_zeros_elsewhere(snapshot: Snapshot):
