@@ -170,8 +170,8 @@ def test_the_page_says_everything_and_runs_nothing(dirty: Run) -> None:
     page = Page(html)
     tags = {tag for tag, _ in page.tags}
     assert tags <= {
-        "html", "head", "meta", "title", "style", "body", "header", "main", "h1", "h2", "h3", "p", "section", "div", "table",
-        "thead", "tbody", "tr", "th", "td", "a", "b", "code", "details", "summary", "span",
+        "html", "head", "meta", "title", "style", "body", "header", "main", "h1", "h2", "h3", "p", "section", "div",
+        "table", "thead", "tbody", "tr", "th", "td", "a", "b", "code", "details", "summary", "span",
     }  # fmt: skip
     attributes = {name for _, given in page.tags for name in given}
     assert attributes <= {"lang", "charset", "name", "content", "id", "class", "style", "href"}
