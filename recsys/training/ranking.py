@@ -47,8 +47,8 @@ class RankConfig:
     epochs: int = 10
     patience: int = 4
     candidates: int = 200
-    length: int = 96
-    lists: int = 4096
+    length: int = 64
+    lists: int = 3072
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 1e-3
