@@ -20,6 +20,7 @@ import torch
 from scipy.sparse import csr_array
 
 from recsys.errors import ArtifactError
+from recsys.sources.fusion import Fusion
 from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, unpacked
 
 # Of a pair; of the peer; of the user. Cosines, or logarithms of weighted sums and counts.
@@ -33,9 +34,7 @@ PEOPLE_SOURCES: Final = ("walk", "adamic_adar", "co_visits", "friends_places", "
 
 # (probability a step to go back to the user, steps) of a walk and of a near one, which tells who is out of its reach
 _WALKS: Final = ((0.15, 12), (0.5, 5))
-_PER_SOURCE: Final = 80  # candidates that a source may name
 _BLOCK: Final = 128  # users at once
-_RANK: Final = 20.0  # reciprocal rank fusion adds 1 / (this + rank)
 
 
 @dataclass(frozen=True)
@@ -234,27 +233,14 @@ class PeopleSources:
         Returns:
             (B, size) positions in no order, and a bit a source of PEOPLE_SOURCES that named the peer.
         """
-        here = self._cities[said.city]
-        rows = np.arange(len(said.user))[:, None]
-        score = np.tile(1e-4 * np.log1p(self._degree[here.members]), (len(rows), 1))  # then by number of friends
-        marks = np.zeros(score.shape, dtype=np.uint8)
-        home = np.flatnonzero(said.itself >= 0)
-        size = min(size, score.shape[1] - (len(home) > 0))
-        if size < 1:
-            return np.zeros((len(rows), 0), dtype=np.int64), marks[:, :0]
+        degree = np.log1p(self._degree[self._cities[said.city].members]).astype(np.float32)
+        fusion, home = Fusion(len(said.user), 1e-4 * degree), np.flatnonzero(said.itself >= 0)
         for bit, name in enumerate(PEOPLE_SOURCES[:-1]):
-            at = _top(said.named[name], _PER_SOURCE)
-            positive = np.take_along_axis(said.named[name], at, axis=1) > 0
-            score[rows, at] += np.where(positive, 1 / (_RANK + np.arange(at.shape[1], dtype=np.float32)), 0)
-            marks[rows, at] |= np.where(positive, 1 << bit, 0).astype(np.uint8)
+            fusion.valued(bit, said.named[name])
         if near is not None:
-            score[rows, near] += 1 / (_RANK + np.arange(near.shape[1], dtype=np.float32))
-            marks[rows, near] |= 1 << PEOPLE_SOURCES.index("vector")
-        if without is not None:
-            score -= 1e3 * without
-        score[home, said.itself[home]] = -np.inf
-        chosen = np.argpartition(-score, size - 1, axis=1)[:, :size]
-        return chosen, np.take_along_axis(marks, chosen, axis=1)
+            fusion.listed(PEOPLE_SOURCES.index("vector"), near)
+        fusion.bar(home, said.itself[home])
+        return fusion.best(min(size, len(degree) - (len(home) > 0)), without)
 
     def signals(self, said: Friendly, peers: Ints) -> Floats:
         """(B, n) positions in the city → (B, n, len(PEOPLE_SIGNALS)) float32, in that order."""
@@ -300,11 +286,3 @@ def _weighted(rows: csr_array, by_column: Floats, by_row: Floats | None = None) 
     if by_row is not None:
         data = data * by_row[row_of(rows)]
     return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
-
-
-def _top(values: Floats, k: int) -> Ints:
-    """(B, C) → (B, k) positions of the largest of each row, best first."""
-    k = min(k, values.shape[1])
-    some = np.argpartition(-values, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1)

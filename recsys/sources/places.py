@@ -19,6 +19,7 @@ import torch
 from scipy.sparse import csr_array, diags_array
 
 from recsys.errors import ArtifactError
+from recsys.sources.fusion import Fusion, top_list
 from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, strongest, unpacked
 
 # Of a place relative to its city; of a pair; of a user. Logarithms of counts, shares, or sums of similarities.
@@ -37,8 +38,6 @@ _PENALTY: Final = 500.0  # of EASE
 _EASE_LIMIT: Final = 12_000  # side of the matrix to invert: 0.6 GB in float32, and two more beside it
 _OWN_DAYS: Final = 30.0  # recency is exp(-age / this)
 _RECENT_DAYS: Final = 60.0
-_PER_SOURCE: Final = 80  # candidates that a source may name
-_RANK: Final = 20.0  # reciprocal rank fusion adds 1 / (this + rank)
 _NOTHING: Final[Ints] = np.empty(0, dtype=np.int64)
 _SMOOTH: Final = 5.0  # visits at the city's shares that a user's categories are mixed with
 
@@ -194,7 +193,7 @@ class PlaceSources:
         relative = [np.log((1 + x) / (1 + x.sum() / max(len(x), 1))) for x in (visitors, late, now)]
         events = np.bincount(counts.indices, weights=counts.data, minlength=len(members))
         place = np.stack([*relative, np.log1p(events / np.maximum(visitors, 1))], axis=1).astype(np.float32)
-        lists = tuple(np.argsort(-x, kind="stable")[:_PER_SOURCE] for x in (visitors, late))
+        lists = tuple(top_list(x) for x in (visitors, late))
         kinds = self._kinds[members]
         weight = (kinds * visitors[:, None]).sum(axis=0) + 1e-6
         shares = (weight / weight.sum()).astype(np.float32)
@@ -253,26 +252,14 @@ class PlaceSources:
             (B, size) positions in no order, and a bit a source of PLACE_SOURCES that named the place.
         """
         here = self._cities[said.city]
-        rows = np.arange(len(said.user))[:, None]
-        score = np.tile(1e-3 * here.place[:, 0], (len(rows), 1))  # what no source names comes by popularity
-        marks = np.zeros(score.shape, dtype=np.uint8)
+        fusion = Fusion(len(said.user), 1e-3 * here.place[:, 0])  # what no source names comes by popularity
         for bit, at in enumerate(here.lists):
-            score[:, at] += 1 / (_RANK + np.arange(len(at), dtype=np.float32))
-            marks[:, at] |= 1 << bit
+            fusion.listed(bit, at[None])
         for bit, (name, values) in enumerate(said.named.items(), start=len(here.lists)):
-            at = _top(values, _PER_SOURCE)
-            positive = np.take_along_axis(values, at, axis=1) > 0
-            fused = 1 / (_RANK + np.arange(at.shape[1], dtype=np.float32)) + (name == "own")  # always candidates
-            score[rows, at] += np.where(positive, fused, 0)
-            marks[rows, at] |= np.where(positive, 1 << bit, 0).astype(np.uint8)
+            fusion.valued(bit, values, always=name == "own")
         if near is not None:
-            score[rows, near] += 1 / (_RANK + np.arange(near.shape[1], dtype=np.float32))
-            marks[rows, near] |= 1 << PLACE_SOURCES.index("vector")
-        if without is not None:
-            score -= 1e3 * without
-        size = min(size, score.shape[1])
-        chosen = np.argpartition(-score, size - 1, axis=1)[:, :size]
-        return chosen, np.take_along_axis(marks, chosen, axis=1)
+            fusion.listed(PLACE_SOURCES.index("vector"), near)
+        return fusion.best(size, without)
 
     def strengths(self, said: Said) -> dict[str, Floats]:
         """What each source but the vectors says to the first of the users: (C,), the more the better, by source."""
@@ -301,14 +288,6 @@ class PlaceSources:
             *(np.broadcast_to(said.user[:, i : i + 1], places.shape) for i in range(3)),
         ]
         return np.stack(columns, axis=2).astype(np.float32)
-
-
-def _top(values: Floats, k: int) -> Ints:
-    """(B, C) → (B, k) positions of the largest of each row, best first."""
-    k = min(k, values.shape[1])
-    some = np.argpartition(-values, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(values, some, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1)
 
 
 def _item_models(seen: csr_array, visitors: Ints) -> tuple[csr_array, csr_array]:
