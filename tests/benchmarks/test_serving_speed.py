@@ -112,10 +112,10 @@ def test_the_people_of_a_request():
     table = pa.table({"user_id": ids, "index": ids, "city_id": home, "people": list(unit(rng, n_users))})
     community = Community(sources, table)
     near = rng.permutation(sources.members(0))[:NEAR]
-    users = iter(rng.permutation(sources.members(0)))
+    users, nobody = iter(rng.permutation(sources.members(0))), np.empty(0, dtype=np.int64)
 
     def request() -> None:
-        community.signals(community.find(int(next(users)), 0, near, 200))
+        community.signals(community.find(int(next(users)), 0, near, 200, without=nobody))
 
     took = p50_ms(request)
     print(
