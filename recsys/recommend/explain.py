@@ -24,13 +24,13 @@ def company(friends: int, engine: Engine) -> str | None:
     """What friends did, told only where at least `k_anonymity` of them did: of fewer one could guess who.
 
     Args:
-        friends: how many had been there, as of the version.
+        friends: how many had been there or looked at it, as of the version: an event may be either.
         engine: whether its data know friendships; else ties are people alike, and are not called friends.
     """
     if friends < engine.k_anonymity:
         return None
     who, verb = "your friends" if engine.friendships else "those close to you", "has" if friends == 1 else "have"
-    return f"{friends} of {who} {verb} been there."
+    return f"{friends} of {who} {verb} been there or looked at it."
 
 
 def why_place(user: UserRow, place: PlaceRow, names: Gazetteer, company: str | None = None) -> list[str]:

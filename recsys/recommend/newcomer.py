@@ -120,5 +120,5 @@ def _why(engine: Engine, profile: Profile, query: PlaceQuery, place: PlaceRow, v
     if likes:
         reasons.append(f"You asked for {likes[0]} spots.")
     if visitors >= engine.k_anonymity:
-        reasons.append(f"{visitors} people have been there.")
-    return reasons or [f"It is in {engine.gazetteer.cities[place.city_id]}, and few people have been there yet."]
+        reasons.append(f"{visitors} people have been there or looked at it.")
+    return reasons or [f"It is in {engine.gazetteer.cities[place.city_id]}, and few people know it yet."]

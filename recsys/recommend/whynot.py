@@ -207,7 +207,7 @@ async def _broken(
         been = engine.catalogue.sources.visitors(rules.city_id, engine.homes.nodes([query.user_id]))[here[0]] > 0
         online = await asyncio.to_thread(engine.features.rank_places, query.user_id, np.array([place_id]), now)
         if been or not never_there(online.features)[0]:
-            broken.append(Broken("exclude_visited", "the user has been there"))
+            broken.append(Broken("exclude_visited", "the user has been there or looked at it"))
     return broken
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -16,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from recsys.lake import Lake
 from recsys.schemas import TABLES
 from tests.conftest import ROOT, free_port
+from tests.reasons import NO_REASON, Tables
 
 STAGES = ("generate", "validate", "materialize", "train", "evaluate", "publish")
 
@@ -175,6 +178,25 @@ def test_people_without_oneself_and_with_both_probabilities(client: httpx.Client
     assert {users[r["user_id"]]["home_city_id"] for r in found} == {users[5]["home_city_id"]}
     for r in found:
         assert r["combined_score"] == pytest.approx(0.7 * r["compat_score"] + 0.3 * r["attend_prob"], abs=1e-5)
+
+
+def test_a_thousand_reasons_are_true_in_the_tables(client: httpx.Client, installed: Installation):
+    version = installed.report("publish")["version"]
+    manifest = json.loads((installed.data / "artifacts" / version / "manifest.json").read_text())
+    of_places, of_people = [], []
+    for user_id in range(0, 300, 5):
+        for kind, said in (("places", of_places), ("people", of_people)):
+            answer = client.post(f"/recommend/{kind}", json={"user_id": user_id, "top_k": 10}).json()
+            about = {"places": "place_id", "people": "user_id"}[kind]
+            said += [(e, user_id, r[about]) for r in answer["recommendations"] for e in r["explanations"]]
+    assert len(of_places) + len(of_people) >= 1_000
+    with Lake(installed.data) as lake:
+        tables = Tables(lake, datetime.fromisoformat(manifest["until"]))
+        assert [s for s in of_places if not tables.true_of_place(*s, friendships=False)] == []
+        assert [s for s in of_people if not tables.true_of_person(*s)] == []
+        told = [s for s in of_places if s[0] not in NO_REASON]
+        wrong = [s for s in told if not tables.true_of_place(s[0], (s[1] + 7) % 300, s[2], friendships=False)]
+    assert len(wrong) > len(told) / 4, "said of others, many are false: the check can tell"
 
 
 def test_wrong_requests_are_refused_in_one_shape(client: httpx.Client):

@@ -123,7 +123,7 @@ def test_what_friends_did_is_told_only_where_enough_did(engine: Engine, k: int):
         for r in places(engine, PlaceQuery(user_id, top_k=100)).recommendations:
             n, told = count[r.place_id], [e for e in r.explanations if "been there" in e]
             who, verb = "your friends" if k == 1 else "those close to you", "has" if n == 1 else "have"
-            assert told == ([f"{n} of {who} {verb} been there."] if n >= k else [])
+            assert told == ([f"{n} of {who} {verb} been there or looked at it."] if n >= k else [])
             assert "friends" not in r.sources or n >= k
             seen += len(told)
     engine.safety.block(friends[0], [user_id], NOW, on=False)

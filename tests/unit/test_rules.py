@@ -265,8 +265,8 @@ def test_newcomers_get_the_same_rules_and_popular_places_that_fit(
         assert r.sources == (["popular", "profile"] if fits else ["popular"])
         assert r.explanations
         for said in r.explanations:
-            if "people have been there." in said:
-                assert said == f"{visitors[r.place_id]} people have been there."
+            if "people have been there" in said:
+                assert said == f"{visitors[r.place_id]} people have been there or looked at it."
             elif "few people" in said:
                 assert visitors[r.place_id] < 3
             else:
