@@ -12,14 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
+from jobs.code import code_digest
 from jobs.opened import opened
 from jobs.report import Report
-from jobs.train import code_digest
+from jobs.train import train_config
 from recsys.atomic import replacing
 from recsys.settings import Settings
 from recsys.training.ablation import VARIANTS, Ablated, differences, figures_of, markdown, variant_config
+from recsys.training.config import Progress, TrainConfig
 from recsys.training.snapshots import split_weeks, take_snapshot
-from recsys.training.trainer import Progress, TrainConfig, fit
+from recsys.training.trainer import fit
 
 FILE: Final = "ablation.parquet"
 _SCHEMA: Final = pa.schema(
@@ -42,9 +44,10 @@ def run(settings: Settings, report: Report) -> None:
         report: NDCG@10 by variant, how many were trained now, and where the table lies.
 
     Raises:
+        ConfigError: a GPU is asked for, and there is none.
         DataError: there are fewer than five weeks.
     """
-    base = TrainConfig(seed=settings.seed, epochs=settings.epochs, threads=settings.threads)
+    base = train_config(settings)
     path = settings.reports / FILE
     with opened(settings) as (lake, store):
         data, code = lake.fingerprint(), code_digest()

@@ -2,44 +2,35 @@
 
 import hashlib
 import json
-import shutil
-import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from jobs import training_page
+from jobs.code import code_digest, commit
 from jobs.command import midnight
 from jobs.opened import opened
 from jobs.report import Report
 from recsys.artifacts import Artifact, open_artifact, save_artifact, versions
 from recsys.events import world_of
 from recsys.lake import Lake
-from recsys.settings import ROOT, Settings
+from recsys.settings import Settings
+from recsys.training.config import Progress, TrainConfig
 from recsys.training.evaluation import embed
 from recsys.training.export import export
 from recsys.training.inputs import prepare
 from recsys.training.picture import vector_maps
+from recsys.training.processes import Processes, device_of, joined
 from recsys.training.snapshots import split_weeks, take_snapshot
-from recsys.training.trainer import Progress, TrainConfig, fit
-
-# a version's name covers the code that decides what comes out
-_SOURCES = (
-    "models",
-    "sources",
-    "training",
-    "aggregates",
-    "profiles.py",
-    "constants.py",
-    "graph.py",
-    "taxonomy.py",
-)
+from recsys.training.trainer import finish
+from recsys.training.vectors import learn
 
 
 def run(settings: Settings, report: Report, *, until: datetime | None = None) -> None:
     """Train a version, unless the same data, configuration and code have made one already.
+
+    Started by `torchrun`, all its processes learn the vectors together; the first one does everything else.
 
     Args:
         settings: where things are.
@@ -48,11 +39,12 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             `recsys evaluate --protocol … --version …` and never published by default.
 
     Raises:
-        ConfigError: `until` is no midnight of the data's days.
+        ConfigError: `until` is no midnight of the data's days, or there is no such device.
         DataError: there are fewer than five weeks.
     """
-    config = TrainConfig(seed=settings.seed, epochs=settings.epochs, threads=settings.threads)
-    with opened(settings) as (lake, store):
+    config = train_config(settings)
+    with joined(config.device) as processes, opened(settings) as (lake, store):
+        report.console.quiet |= not processes.first
         start, last_day = lake.horizon()
         end = last_day if until is None else midnight("--until", until, start, last_day)
         split = split_weeks(start, end, tested=end == last_day)
@@ -61,6 +53,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
         version = f"{end:%Y%m%d}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         report.update(version=version, data_fingerprint=data, until=end.isoformat())
         if version in versions(settings.artifacts):
+            _only_first(processes)
             report.console.print(f"version {version} is there already: nothing to do")
             _figures(report, open_artifact(settings.artifacts, version))
             return
@@ -78,8 +71,10 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
                     description=f"{p.stage}, epoch {p.epoch + 1}{best}",
                 )  # fmt: skip
 
-            fitted = fit(train, valid, config, checkpoint=checkpoint, on_progress=show)
-        del train
+            learned = learn(train, valid, config, processes=processes, checkpoint=checkpoint, on_progress=show)
+            _only_first(processes)
+            fitted = finish(learned, on_progress=show)
+        del train, learned
         with report.stage("embed as of the end"):
             last = prepare(take_snapshot(lake, store, end, end), fitted.model.config)
             vectors = embed(fitted.model, last)
@@ -94,7 +89,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             "world": world_of(lake.source()),
             "features": store.schema(),
             "synthetic": bool(lake.source().get("synthetic", False)),
-            "git_commit": _commit(),
+            "git_commit": commit(),
             "data_fingerprint": data,
             "config": out.config,
             "metrics": {
@@ -114,6 +109,23 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
     _figures(report, artifact)
 
 
+def train_config(settings: Settings) -> TrainConfig:
+    """How to train, by the settings.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    return TrainConfig(
+        seed=settings.seed, epochs=settings.epochs, threads=settings.threads, device=device_of(settings.device)
+    )
+
+
+def _only_first(processes: Processes) -> None:
+    """End here in every process but the first, which writes and reports."""
+    if not processes.first:
+        raise SystemExit(0)
+
+
 def _source_ids(lake: Lake) -> dict[str, pa.Table]:
     """The ids that requests may name, for data that were ingested: id, source, source_id."""
     if not lake.source().get("derived"):
@@ -130,20 +142,3 @@ def _figures(report: Report, artifact: Artifact) -> None:
     metrics = artifact.manifest["metrics"]
     report.update(reads=metrics["reads"], best_epoch=metrics["best_epoch"])
     report["validation"] = metrics["validation"]["rows"]["model"]
-
-
-def code_digest() -> str:
-    """Hash of the code that decides what training makes."""
-    digest = hashlib.sha256()
-    for source in _SOURCES:
-        path = ROOT / "recsys" / source
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _commit() -> str | None:
-    if not (ROOT / ".git").exists() or shutil.which("git") is None:
-        return None
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(ROOT), capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None

@@ -5,6 +5,7 @@ Only `jobs/` and `api/` import this module: everything below takes what it needs
 
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
     # training
     epochs: int = Field(default=12, ge=1, le=1_000)
     threads: int = Field(default=2, ge=1, le=256, description="torch and DuckDB threads")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where vectors learn; auto: a GPU where there is one"
+    )
     memory_limit_gb: float = Field(default=6.0, gt=0, description="DuckDB memory limit, GB")
 
     # serving

@@ -1,7 +1,7 @@
 """Message passing over social, interacts and rev_interacts edges (seed, section 4.3)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ class GraphInputs:
     pair_features: Tensor
     ties: Relation
     tie_features: Tensor
+
+    def to(self, device: torch.device | str) -> "GraphInputs":
+        """The same graph on another device."""
+        return GraphInputs(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True)

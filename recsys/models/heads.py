@@ -15,6 +15,7 @@ from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
 from recsys.constants import N_TIME_SLOTS
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import Standardize
+from recsys.models.share import Share
 from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
 
 D_PLACE_INPUT = D_ONLINE_PLACE + len(PLACE_SIGNALS)  # what the place head reads beside vectors and context
@@ -93,7 +94,8 @@ class _Trunk(nn.Module):
         self.first, self.second, self.product, self.difference = (nn.Linear(d, hidden, bias=i == 0) for i in range(4))
         self.context = nn.Linear(config.d_context, hidden, bias=False)
         self.online = nn.Linear(d_online + 1, hidden, bias=False)
-        self.after = nn.Sequential(nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(config.head_dropout))
+        self.after = nn.Sequential(nn.LayerNorm(hidden), nn.ReLU())
+        self.dropout = nn.Dropout(config.head_dropout)
         # One map over all inputs would start each at 1 / sqrt(all of them). The vectors' parts do; the few online
         # features and the context start at their own width, or 512 components of the vectors would drown them.
         for part in (self.first, self.second, self.product, self.difference):
@@ -105,11 +107,15 @@ class _Trunk(nn.Module):
         # cosines of a trained retrieval space are small numbers; 10 brings them to the size of the other inputs
         return torch.cat([self.standardize(online) * self.reads, 10.0 * cosine], dim=-1)
 
-    def forward(self, query: Tensor, candidate: Tensor, context: Tensor, shallow: Tensor) -> Tensor:
+    def forward(
+        self, query: Tensor, candidate: Tensor, context: Tensor, shallow: Tensor, share: Share | None = None
+    ) -> Tensor:
         u, v = query * self.scale, candidate * self.scale
         hidden = self.first(u) + self.second(v) + self.product(u * v) + self.difference((u - v).abs())
         out: Tensor = self.after(hidden + self.context(context) + self.online(shallow))
-        return out
+        if share is None or not self.training:
+            return self.dropout(out)  # type: ignore[no-any-return]
+        return share.dropout(out, self.dropout.p)
 
 
 class PlaceHead(nn.Module):
@@ -227,9 +233,11 @@ class FriendHead(nn.Module):
             return compat, attend
         return self.pairs(query, candidate, context, inputs[..., :D_ONLINE_PEOPLE])
 
-    def pairs(self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor) -> tuple[Tensor, Tensor]:
-        """The seed's network alone; online (..., D_ONLINE_PEOPLE)."""
-        hidden = self.trunk(query, candidate, context, self.trunk.shallow(query, candidate, online))
+    def pairs(
+        self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor, share: Share | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The seed's network alone; online (..., D_ONLINE_PEOPLE); share: whose rows of a batch these are."""
+        hidden = self.trunk(query, candidate, context, self.trunk.shallow(query, candidate, online), share)
         return self.compat(hidden).squeeze(-1), self.attend(hidden).squeeze(-1)
 
 

@@ -185,7 +185,7 @@ def weighted_sum(relation: Relation, weight: Tensor, x: Tensor) -> Tensor:
         x: (S, D) source nodes; differentiable.
 
     Returns:
-        (T, D); zeros for a node without edges.
+        (T, D), at least 32 bits wide; zeros for a node without edges.
     """
     if weight.shape != (relation.n_edges,) or x.shape[0] != relation.n_source:
         raise DataError(
@@ -194,7 +194,12 @@ def weighted_sum(relation: Relation, weight: Tensor, x: Tensor) -> Tensor:
         )
     if relation.n_edges == 0:  # the kernels refuse empty patterns; the sum keeps the gradient's path
         return x.new_zeros(relation.n_target, x.shape[1]) + 0.0 * (weight.sum() + x.sum())
-    out: Tensor = _WeightedSum.apply(relation, weight.contiguous(), x.contiguous())  # type: ignore[no-untyped-call]
+    if x.dtype.itemsize < 4:  # in mixed precision: sums over many edges stay 32 bits wide, as sampled products must be
+        x = x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = _WeightedSum.apply(  # type: ignore[no-untyped-call]
+            relation, weight.to(x.dtype).contiguous(), x.contiguous()
+        )
     return out
 
 
@@ -213,7 +218,7 @@ def aggregate(relation: Relation, weight: Tensor, x: Tensor, how: Aggregation = 
     if how == "sum":
         return out
     if how == "mean":
-        return out / relation.degree.clamp(min=1).to(x.dtype)[:, None]
+        return out / relation.degree.clamp(min=1).to(out.dtype)[:, None]
     total = weighted_sum(relation, weight, x.new_ones(relation.n_source, 1))
     return out / total.clamp(min=1e-6)
 

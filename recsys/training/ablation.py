@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.losses import LossWeights
+from recsys.training.config import TrainConfig
 from recsys.training.evaluation import METRICS, bootstrap_difference
-from recsys.training.trainer import Fitted, TrainConfig
+from recsys.training.trainer import Fitted
 
 WHOLE: Final = "whole model"
 # By variant: what differs in which part of the configuration; a number is added. Other seeds say what chance does.

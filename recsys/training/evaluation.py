@@ -138,12 +138,12 @@ def bootstrap_difference(a: Floats, b: Floats, *, samples: int = 1000, seed: int
 
 @torch.inference_mode()
 def embed(model: RecModel, prepared: Prepared) -> Embeddings:
-    """Vectors of all nodes as of the snapshot's moment, the model in eval mode."""
+    """Vectors of all nodes as of the snapshot's moment, the model in eval mode; on the CPU, wherever the model is."""
     training = model.training
     model.eval()
     try:
         out: Embeddings = model(prepared.graph)
-        return out
+        return Embeddings(out.user.cpu(), out.people.cpu(), out.place.cpu())
     finally:
         model.train(training)
 

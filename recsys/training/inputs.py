@@ -158,6 +158,10 @@ class Prepared:
     positive_keys: Tensor
     slot_keys: Tensor
 
+    def to(self, device: torch.device | str) -> "Prepared":
+        """The same with the graph on another device; labels, catalogues and sources stay."""
+        return replace(self, graph=self.graph.to(device))
+
     def is_positive(self, user: Tensor, place: Tensor, slot: Tensor | None = None) -> Tensor:
         """Bool, in the shape of the broadcast inputs: a positive of the window, in a slot if one is said."""
         key = user * len(self.places.city) + place

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from recsys.models.backbone import Embeddings
 from recsys.models.losses import LossWeights, binary_loss, bpr_loss, sampled_softmax
 from recsys.models.model import RecModel
+from recsys.models.share import Share
 from recsys.training.inputs import CityCatalogue, Prepared
+from recsys.training.processes import ALONE, Processes
 from recsys.training.sampling import FriendBatch, draw_companions, draw_friends, draw_positives
 
 
@@ -34,8 +36,8 @@ class StepConfig:
 
 
 def rows(table: Tensor, index: Tensor) -> Tensor:
-    """Rows by an index of any shape; the gradient is a sequential index_add, the same on every run."""
-    return table.index_select(0, index.reshape(-1)).reshape(*index.shape, table.shape[1])
+    """Rows by an index of any shape, on any device; on a CPU the gradient is a sequential index_add, ever the same."""
+    return table.index_select(0, index.reshape(-1).to(table.device)).reshape(*index.shape, table.shape[1])
 
 
 def in_city_softmax(
@@ -46,6 +48,7 @@ def in_city_softmax(
     temperature: Tensor,
     max_candidates: int,
     generator: torch.Generator,
+    share: Share,
 ) -> Tensor:
     """Softmax of each query's target among the nodes of the target's city; candidates are shared by the city.
 
@@ -59,35 +62,47 @@ def in_city_softmax(
         temperature: scalar.
         max_candidates: see above.
         generator: source of randomness.
+        share: the rows of the batch to compute.
 
     Returns:
-        Scalar, the mean over the batch.
+        Scalar, what the share adds to the mean over the batch.
     """
     city = catalogue.city[target]
     total = query.new_zeros(())
     for c in torch.unique(city).tolist():
-        here = (city == c).nonzero()[:, 0]
         members = catalogue.of(c)
+        exact = len(members) <= max_candidates
+        # drawn for every city of the whole batch: whatever their share, processes draw the same
+        drawn = members if exact else members[torch.randint(len(members), (max_candidates,), generator=generator)]
+        here = share.among((city == c).nonzero()[:, 0])
+        if len(here) == 0:
+            continue
         u = rows(query, here)
-        if len(members) <= max_candidates:
-            scores = u @ rows(items, members).t() / temperature
-            loss = F.cross_entropy(scores, catalogue.position[target[here]])
+        scores = u @ rows(items, drawn).t() / temperature
+        if exact:
+            loss = F.cross_entropy(scores, catalogue.position[target[here]].to(scores.device))
         else:
-            drawn = members[torch.randint(len(members), (max_candidates,), generator=generator)]
-            scores = u @ rows(items, drawn).t() / temperature
             positive = (u * rows(items, target[here])).sum(dim=1) / temperature
-            scores = scores.masked_fill(drawn[None] == target[here][:, None], -torch.inf)
+            scores = scores.masked_fill((drawn[None] == target[here][:, None]).to(scores.device), -torch.inf)
             # each node but the positive is expected max_candidates / len(members) times
-            log_q = torch.full((max_candidates,), max_candidates / len(members)).log()
+            log_q = scores.new_full((max_candidates,), max_candidates / len(members)).log()
             loss = sampled_softmax(positive, scores, log_q)
         total = total + loss * len(here)
     return total / max(len(target), 1)
 
 
 def retrieval_loss(
-    model: RecModel, embeddings: Embeddings, prepared: Prepared, config: StepConfig, g: torch.Generator
+    model: RecModel,
+    embeddings: Embeddings,
+    prepared: Prepared,
+    config: StepConfig,
+    g: torch.Generator,
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
-    """`retrieval`, the vectors' own loss over places; empty when the window has no positive."""
+    """`retrieval`, the vectors' own loss over places; empty when the window has no positive.
+
+    Like the losses of people: what the process's share of the rows adds to the batch's.
+    """
     chosen = draw_positives(prepared, config.positives, g)
     if len(chosen) == 0:
         return {}
@@ -99,32 +114,44 @@ def retrieval_loss(
         model.place_temperature(),
         config.max_candidates,
         g,
+        processes.share(len(chosen)),
     )
     return {"retrieval": loss}
 
 
 def score_pairs(
-    model: RecModel, embeddings: Embeddings, prepared: Prepared, batch: FriendBatch, peer: Tensor
+    model: RecModel, embeddings: Embeddings, prepared: Prepared, batch: FriendBatch, peer: Tensor, share: Share
 ) -> tuple[Tensor, Tensor]:
-    """(B,) compatibility and attendance logits of `batch.user` with `peer`, in the batch's context."""
-    target = rows(embeddings.place, batch.place.clamp(min=0)) * (batch.place >= 0)[:, None]
-    context = model.heads.friend_context(prepared.users.city[peer], batch.slot, target, batch.tags)
-    online = prepared.snapshot.people_features(batch.user, peer)
+    """Compatibility and attendance logits of a share of `batch.user` with `peer`, in the batch's context."""
+    device = embeddings.people.device
+    user, peer, place = share.of(batch.user), share.of(peer), share.of(batch.place)
+    target = rows(embeddings.place, place.clamp(min=0)) * (place >= 0).to(device)[:, None]
+    city, slot, tags = prepared.users.city[peer], share.of(batch.slot), share.of(batch.tags)
+    context = model.heads.friend_context(city.to(device), slot.to(device), target, tags.to(device))
+    online = prepared.snapshot.people_features(user, peer).to(device)
     compat, attend = model.heads.friend.pairs(
-        rows(embeddings.people, batch.user), rows(embeddings.people, peer), context, online
+        rows(embeddings.people, user), rows(embeddings.people, peer), context, online, share
     )
     return compat, attend
 
 
 def people_losses(
-    model: RecModel, embeddings: Embeddings, prepared: Prepared, config: StepConfig, g: torch.Generator
+    model: RecModel,
+    embeddings: Embeddings,
+    prepared: Prepared,
+    config: StepConfig,
+    g: torch.Generator,
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """`friend`, `attend`, `people` and `companion`, those that the window has labels for."""
     parts: dict[str, Tensor] = {}
     if len(prepared.snapshot.friends.user_u):
         batch = draw_friends(prepared, config.friends, config.friend_context_dropout, g)
-        compat, attend = score_pairs(model, embeddings, prepared, batch, batch.peer)
-        parts["friend"], parts["attend"] = binary_loss(compat, batch.compat), binary_loss(attend, batch.attend)
+        share = processes.share(len(batch.user))
+        compat, attend = score_pairs(model, embeddings, prepared, batch, batch.peer, share)
+        matched, came = (share.of(labels).to(compat.device) for labels in (batch.compat, batch.attend))
+        parts["friend"] = share.weight * binary_loss(compat, matched)
+        parts["attend"] = share.weight * binary_loss(attend, came)
         match = batch.compat > 0.5
         if bool(match.any()):
             parts["people"] = in_city_softmax(
@@ -135,11 +162,16 @@ def people_losses(
                 model.people_temperature(),
                 config.max_candidates,
                 g,
+                processes.share(int(match.sum())),
             )
     if len(prepared.snapshot.companions.user_u):
         batch, other = draw_companions(prepared, config.companions, config.friend_context_dropout, g)
-        _, came = score_pairs(model, embeddings, prepared, batch, batch.peer)
-        _, stranger = score_pairs(model, embeddings, prepared, batch, other)
+        share = processes.share(len(batch.user))
+        _, came = score_pairs(model, embeddings, prepared, batch, batch.peer, share)
+        _, stranger = score_pairs(model, embeddings, prepared, batch, other, share)
         apart = ((other != batch.peer) & (other != batch.user)).float()
-        parts["companion"] = bpr_loss(came, stranger, apart)
+        mine = share.of(apart)
+        # each pair weighs the same, or nothing: a share counts by what weighs in it
+        weight = float(mine.sum().clamp(min=1.0) / apart.sum().clamp(min=1.0))
+        parts["companion"] = weight * bpr_loss(came, stranger, mine.to(came.device))
     return parts

@@ -13,8 +13,8 @@ from recsys.models.config import ModelConfig
 from recsys.models.heads import D_PLACE_INPUT, FriendHead, PlaceHead
 from recsys.models.model import RecModel
 from recsys.training.ablation import VARIANTS, WHOLE, Ablated, differences, markdown, variant_config
+from recsys.training.config import TrainConfig
 from recsys.training.inputs import prepare, size_config
-from recsys.training.trainer import TrainConfig
 from tests.planted import Planted
 
 SMALL = ModelConfig(head_hidden=(32, 16))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recsys.models.losses import LossWeights, Temperature, binary_loss, bpr_loss, list_loss, sampled_softmax
+from recsys.models.share import Share
 from recsys.training.inputs import CityCatalogue
 from recsys.training.objective import in_city_softmax, rows
 
@@ -71,9 +72,10 @@ def test_in_city_softmax_equals_a_loop_and_its_sample_estimates_it() -> None:
         members = (city == city[t]).nonzero()[:, 0]
         expected += (torch.logsumexp(items[members] @ q / tau, 0) - items[t] @ q / tau).item() / 40
     generator = torch.Generator().manual_seed(0)
-    exact = in_city_softmax(query, items, target, catalogue, tau, 1000, generator)
+    whole = Share(0, 40, 40)
+    exact = in_city_softmax(query, items, target, catalogue, tau, 1000, generator, whole)
     assert exact.item() == pytest.approx(expected, rel=1e-5)
-    sampled = [in_city_softmax(query, items, target, catalogue, tau, 50, generator).item() for _ in range(100)]
+    sampled = [in_city_softmax(query, items, target, catalogue, tau, 50, generator, whole).item() for _ in range(100)]
     assert sum(sampled) / 100 == pytest.approx(expected, abs=0.03)
 
 

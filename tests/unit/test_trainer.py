@@ -18,12 +18,13 @@ from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
 from recsys.training import trainer
 from recsys.training.checkpoint import load_checkpoint
+from recsys.training.config import Progress, TrainConfig
 from recsys.training.evaluation import embed, evaluate
 from recsys.training.export import PLACES_SCHEMA, USERS_SCHEMA, export
 from recsys.training.inputs import prepare
 from recsys.training.objective import StepConfig
 from recsys.training.ranking import RankConfig, RankProgress, Window, fit_head
-from recsys.training.trainer import Fitted, Progress, TrainConfig, fit
+from recsys.training.trainer import Fitted, fit
 from tests.planted import Planted
 
 SMALL = TrainConfig(
