@@ -111,8 +111,12 @@ class _Trunk(nn.Module):
         self, query: Tensor, candidate: Tensor, context: Tensor, shallow: Tensor, share: Share | None = None
     ) -> Tensor:
         u, v = query * self.scale, candidate * self.scale
-        hidden = self.first(u) + self.second(v) + self.product(u * v) + self.difference((u - v).abs())
-        out: Tensor = self.after(hidden + self.context(context) + self.online(shallow))
+        hidden = self.first(u) + self.second(v)
+        hidden += self.product(u * v)  # in place: these are a head's largest tensors, and no gradient needs a sum
+        hidden += self.difference((u - v).abs())
+        hidden += self.context(context)
+        hidden += self.online(shallow)
+        out: Tensor = self.after(hidden)
         if share is None or not self.training:
             return self.dropout(out)  # type: ignore[no-any-return]
         return share.dropout(out, self.dropout.p)

@@ -47,7 +47,7 @@ class Processes:
         if self.size == 1:
             return
         all_of_them = list(parameters)
-        there = torch.stack([p.new_tensor(float(p.grad is not None)) for p in all_of_them])
+        there = torch.tensor([float(p.grad is not None) for p in all_of_them], device=all_of_them[0].device)
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in all_of_them]
         summed = self.sum(torch.cat([there, *(part.reshape(-1) for part in parts)]))
         found, *flat = torch.split(summed, [len(there), *(p.numel() for p in all_of_them)])
