@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from recsys.errors import ConfigError, DataError
 from recsys.training.als import Als
 from recsys.training.baselines import Blend, Scores
+from recsys.training.lightgcn import chosen_lightgcn
 from recsys.training.measure import NOTHING, Measured, measure, pooled
 from recsys.training.people_baselines import (
     AdamicAdar,
@@ -66,7 +67,8 @@ def place_methods(task: PlacesTask, graph: csr_array | None = None) -> dict[str,
     }
     if task.protocol == "all":  # where what was visited is excluded, nothing but popularity is left of it
         methods["own_history"] = OwnVisits(visits)
-    methods |= {"item_knn": ItemKNN(visits), "als": Als(visits, counts=task.protocol == "all")}
+    als = Als(visits, counts=task.protocol == "all")
+    methods |= {"item_knn": ItemKNN(visits), "als": als, "lightgcn": chosen_lightgcn(task)}
     if Ease.fits(visits):
         ease = methods["ease"] = Ease(visits)
         if graph is not None:
