@@ -312,7 +312,8 @@ def _ease(x: csr_array) -> Floats:
     by_user = x.shape[0] < x.shape[1]
     gram = torch.from_numpy((x @ x.T if by_user else x.T @ x).toarray())
     gram.diagonal().add_(_PENALTY)
-    inverse: Floats = torch.linalg.inv(gram).numpy()
+    # positive definite: by Cholesky factors in a third of the time of a general inverse, and rounded less
+    inverse: Floats = torch.cholesky_inverse(torch.linalg.cholesky(gram)).numpy()
     if by_user:
         # products of few visits with a dense matrix: a twentieth of the time of dense ones
         transposed = csr_array(x.T)

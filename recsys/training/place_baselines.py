@@ -112,7 +112,7 @@ class Ease:
         x = self._binary
         gram = torch.from_numpy((x @ x.T if self._by_user else x.T @ x).toarray())
         gram.diagonal().add_(penalty)
-        self._inverse = torch.linalg.inv(gram).numpy() if len(gram) else gram.numpy()
+        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).numpy() if len(gram) else gram.numpy()
         if self._by_user:
             explained = np.zeros(n_places)
             for start in range(0, n_users, 1024):
