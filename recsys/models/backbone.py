@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.constants import D_EDGE_USER_PLACE, D_EDGE_USER_USER
 from recsys.models.config import ModelConfig
+from recsys.models.dropout import Dropout
 from recsys.models.encoders import NeighborhoodTable, PlaceEncoder, UserEncoder
 from recsys.models.sparse import EdgeGates, Relation, aggregate
 
@@ -92,7 +93,7 @@ class Layer(nn.Module):
         self.user_self, self.place_self = nn.Linear(d, d), nn.Linear(d, d)
         self.interacts, self.rev_interacts, self.social = (nn.Linear(d, d, bias=False) for _ in range(3))
         self.user_norm, self.place_norm = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, graph: GraphInputs, user: Tensor, place: Tensor, gates: tuple[Tensor, Tensor, Tensor]

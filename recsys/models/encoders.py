@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from recsys.constants import MAX_NEIGHBORHOODS_PER_USER, N_PRICE_BANDS, N_TIME_SLOTS
 from recsys.errors import DataError
 from recsys.models.config import ModelConfig
+from recsys.models.dropout import Dropout
 
 _PLACE_IDS = ("city_id", "neighborhood_id", "price_band", "typical_time_slot")
 _CLIP = 8.0  # standard deviations; one wild value of a rare column must not drown the others
@@ -65,7 +66,7 @@ class NeighborhoodTable(nn.Module):
 
 def _mlp(d_in: int, d_out: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(d_in, 2 * d_out), nn.LayerNorm(2 * d_out), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * d_out, d_out)
+        nn.Linear(d_in, 2 * d_out), nn.LayerNorm(2 * d_out), nn.ReLU(), Dropout(dropout), nn.Linear(2 * d_out, d_out)
     )
 
 

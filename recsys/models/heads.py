@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE
 from recsys.constants import N_TIME_SLOTS
 from recsys.models.config import ModelConfig
+from recsys.models.dropout import Dropout
 from recsys.models.encoders import Standardize
 from recsys.models.share import Share
 from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
@@ -95,7 +96,7 @@ class _Trunk(nn.Module):
         self.context = nn.Linear(config.d_context, hidden, bias=False)
         self.online = nn.Linear(d_online + 1, hidden, bias=False)
         self.after = nn.Sequential(nn.LayerNorm(hidden), nn.ReLU())
-        self.dropout = nn.Dropout(config.head_dropout)
+        self.dropout = Dropout(config.head_dropout)
         # One map over all inputs would start each at 1 / sqrt(all of them). The vectors' parts do; the few online
         # features and the context start at their own width, or 512 components of the vectors would drown them.
         for part in (self.first, self.second, self.product, self.difference):
@@ -116,10 +117,11 @@ class _Trunk(nn.Module):
         hidden += self.difference((u - v).abs())
         hidden += self.context(context)
         hidden += self.online(shallow)
-        out: Tensor = self.after(hidden)
-        if share is None or not self.training:
-            return self.dropout(out)  # type: ignore[no-any-return]
-        return share.dropout(out, self.dropout.p)
+        hidden = self.after(hidden)
+        if share is not None and self.training:
+            return share.dropout(hidden, self.dropout.p)
+        out: Tensor = self.dropout(hidden)
+        return out
 
 
 class PlaceHead(nn.Module):
@@ -146,11 +148,11 @@ class PlaceHead(nn.Module):
         (hidden, last), narrow, dropout = config.head_hidden, config.narrow_hidden, config.narrow_dropout
         self.trunk = _Trunk(config, online=D_ONLINE_PLACE, sources=len(PLACE_SIGNALS))
         self.deep = nn.Sequential(
-            nn.Linear(hidden, last), nn.LayerNorm(last), nn.ReLU(), nn.Dropout(config.head_dropout), nn.Linear(last, 1)
+            nn.Linear(hidden, last), nn.LayerNorm(last), nn.ReLU(), Dropout(config.head_dropout), nn.Linear(last, 1)
         )
         self.narrow = nn.Sequential(
-            nn.Linear(D_PLACE_INPUT + 1 + config.d_context, narrow), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(narrow, narrow), nn.ReLU(), nn.Dropout(dropout), nn.Linear(narrow, 1),
+            nn.Linear(D_PLACE_INPUT + 1 + config.d_context, narrow), nn.ReLU(), Dropout(dropout),
+            nn.Linear(narrow, narrow), nn.ReLU(), Dropout(dropout), nn.Linear(narrow, 1),
         )  # fmt: skip
         self.wide = nn.Linear(D_PLACE_INPUT + 1, 1, bias=False)
         nn.init.zeros_(self.wide.weight)

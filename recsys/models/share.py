@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from recsys.models.dropout import dropout_mask
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,4 @@ class Share:
 
     def dropout(self, rows: Tensor, p: float) -> Tensor:
         """Dropout of its rows, drawn for the whole batch: the draws are the same however many processes share it."""
-        keep = F.dropout(torch.ones(self.total, *rows.shape[1:], dtype=rows.dtype, device=rows.device), p)
-        return rows * self.of(keep)
+        return rows * self.of(dropout_mask((self.total, *rows.shape[1:]), p, rows))

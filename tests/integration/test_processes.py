@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from recsys.models.dropout import Dropout
 from recsys.models.share import Share
 from recsys.training.processes import Processes, joined
 from recsys.training.trainer import finish
@@ -107,7 +108,7 @@ def test_shares_are_a_partition(total: int, size: int) -> None:
 def test_a_share_drops_what_the_whole_batch_drops() -> None:
     batch = torch.rand(9, 4) + 1.0
     torch.manual_seed(3)
-    whole = torch.nn.functional.dropout(batch, 0.4)
+    whole = Dropout(0.4)(batch)
     parts = []
     for start, stop in ((0, 4), (4, 9)):
         torch.manual_seed(3)
