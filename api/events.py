@@ -14,6 +14,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import InvalidField, NotFound, UnknownPlace, UnknownUser
 from recsys.events import Event, Receipt
 from recsys.recommend.engine import Engine
+from recsys.recommend.reads import Reads
 
 _NOTHING: Final = Receipt(0, 0, online=True)
 
@@ -76,11 +77,12 @@ async def _strangers(
     """Events of users or places that are neither of the live version nor, since, in the feature store."""
     users = _missing((e.user_id for e in events.values()), state.known_users)
     places = _missing((e.place_id for e in events.values()), state.known_places)
+    reads = Reads(engine, now, strict=True)
     if users:
-        rows = await asyncio.to_thread(engine.features.users, users, now)
+        rows = await asyncio.to_thread(reads.users, users)
         users = [user for user, row in zip(users, rows, strict=True) if row is None]
     if places:
-        found = await asyncio.to_thread(engine.features.places, places)
+        found = await asyncio.to_thread(reads.places, places)
         places = [place for place, row in zip(places, found, strict=True) if row is None]
     nobody, nowhere = set(users), set(places)
     refused: dict[int, NotFound | InvalidField] = {}

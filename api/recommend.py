@@ -79,6 +79,7 @@ async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecomm
         city_id=answer.city_id,
         city_name=answer.city_name,
         next_cursor=answer.next_cursor,
+        degraded=list(answer.degraded),
         model_version=engine.version,
         request_id=request_id.get(),
     )
@@ -96,6 +97,7 @@ async def groups(body: GroupRecommendationRequest, state: Live) -> GroupRecommen
         engine, _with_words(place_query(engine, body, users[0]), body), users, body.strategy, state.now()
     )
     return GroupRecommendationResponse(
+        degraded=list(answer.degraded),
         users=[_user(engine, user_id) for user_id in users],
         strategy=answer.strategy,
         recommendations=[_group_place(engine, r) for r in answer.recommendations],

@@ -1,6 +1,5 @@
 """The endpoints, thin: a request's fields in, an answer's fields out."""
 
-import asyncio
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ from api.schemas import (
     TaxonomyResponse,
 )
 from api.state import State
+from recsys.recommend.reads import answering
 
 _PROBLEM: dict[str, Any] = {"model": Problem}  # `api.errors.document_problems` gives it its content type
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -65,12 +65,18 @@ async def health() -> Health:
 
 @router.get("/ready", responses={503: ERRORS[503]}, tags=["about"])
 async def ready(state: Live) -> Ready:
-    """A version is loaded, and the online store and the index answer; 503 names what does not."""
+    """A version is loaded, with its popular lists, and the index has answered: requests may come.
+
+    A store that does not answer makes it degraded, not unready, since answers do without it; 503 says what is missing.
+    """
     engine = state.require()
-    await asyncio.to_thread(engine.features.ping)
-    await engine.index.vectors("users", [0])
-    parts = {"online_store": "answers", "index": "answers", "model": "loaded"}
-    return Ready(status="ready", model_version=engine.version, parts=parts)
+    stores = await answering(engine, state.now())
+    parts = {name: "answers" if there else "does not answer" for name, there in stores.items()}
+    return Ready(
+        status="ready" if all(stores.values()) else "degraded",
+        model_version=engine.version,
+        parts=parts | {"model": "loaded", "popular": "loaded"},
+    )
 
 
 @router.get("/taxonomy", responses={503: ERRORS[503]}, tags=["about"])

@@ -14,6 +14,7 @@ from api.schemas import User
 from api.state import State
 from recsys.errors import FeatureStoreUnavailable, InvalidField, UnknownPlace, UnknownUser
 from recsys.recommend.engine import Engine
+from recsys.recommend.reads import Reads
 
 _ANY_ID: Final = "our number (digits alone), or the source's own id (`source:id` where it is digits, or two have it)"
 _Text = Annotated[str, Path(min_length=1, max_length=200)]
@@ -93,12 +94,12 @@ async def _exist(state: State, *, users: Sequence[int] = (), places: Sequence[in
     Raises:
         UnknownUser, UnknownPlace: names the first.
     """
-    features = state.require().features
+    reads = Reads(state.require(), state.now(), strict=True)
     strange_users = [i for i in users if not np.isin(i, state.known_users)]
     strange_places = [i for i in places if not np.isin(i, state.known_places)]
     try:
-        found_users = await asyncio.to_thread(features.users, strange_users, state.now()) if strange_users else []
-        found_places = await asyncio.to_thread(features.places, strange_places) if strange_places else []
+        found_users = await asyncio.to_thread(reads.users, strange_users) if strange_users else []
+        found_places = await asyncio.to_thread(reads.places, strange_places) if strange_places else []
     except FeatureStoreUnavailable:
         return
     for user_id, user in zip(strange_users, found_users, strict=True):

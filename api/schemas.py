@@ -7,11 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.fields import ANY_ID, AnyId, City, Cursor, Moment, Position, Slot, Strict, TopK
 from api.rules import PlaceContext, PlaceRules, ProfileIn
 from recsys.events import Kind
+from recsys.recommend.fallback import DEGRADATIONS
 from recsys.recommend.groups import MAX_GROUP, Strategy
 from recsys.sources import PEOPLE_SOURCES, PLACE_SOURCES
 from recsys.taxonomy import MAX_TAGS
 
 MAX_EVENTS: Final = 1_000  # of one request
+DEGRADED: Final = "what this answer had to do without, empty: nothing; " + "; ".join(
+    f"{name}: {said}" for name, said in DEGRADATIONS.items()
+)
 
 
 class PlaceRecommendationRequest(PlaceRules):
@@ -82,7 +86,7 @@ class PlaceRecommendationResponse(BaseModel):
     city_name: str
     features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
-    degraded: list[str] = Field(description="what this answer had to do without: user_vector; empty: nothing")
+    degraded: list[str] = Field(description=f"{DEGRADED}; user_vector: somebody unknown was answered by a profile")
     model_version: str
     request_id: str
 
@@ -116,6 +120,7 @@ class GroupRecommendationResponse(BaseModel):
     city_name: str
     features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
+    degraded: list[str] = Field(description=DEGRADED)
     model_version: str
     request_id: str
 
@@ -163,6 +168,7 @@ class PeopleRecommendationResponse(BaseModel):
     city_id: int
     city_name: str
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
+    degraded: list[str] = Field(description=DEGRADED)
     model_version: str
     request_id: str
 
@@ -266,8 +272,8 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Every part answers."""
+    """Requests may come; degraded: answers do without a part."""
 
-    status: str
+    status: Literal["ready", "degraded"]
     model_version: str
     parts: dict[str, str]

@@ -20,6 +20,7 @@ from recsys.models.ranker import Ranker
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine, Gazetteer
+from recsys.recommend.fallback import Guards, Own
 from recsys.recommend.identity import SourceIds
 from recsys.safety import Safety
 from recsys.settings import Settings
@@ -139,6 +140,8 @@ def _engine(settings: Settings, artifact: Artifact, index: VectorIndex, safety: 
         catalogue=catalogue,
         community=community,
         safety=safety,
+        own=Own(users, places, taxonomy.widths),
+        guards=Guards(index_timeout_s=settings.index_timeout_ms / 1e3),
         k_anonymity=settings.k_anonymity,
         friendships=not artifact.manifest["synthetic"],  # a synthetic world's ties are people alike
         users=SourceIds("user", artifact.optional_table("user_ids"), UnknownUser),

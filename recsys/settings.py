@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65_535)
     online_timeout_ms: float = Field(default=50.0, gt=0, description="deadline of one online read")
+    index_timeout_ms: float = Field(default=100.0, gt=0, description="deadline of one call of the index")
     place_cache_s: float = Field(
         default=1.0, ge=0, le=60, description="how long an answer may use a place's features that were read; 0: never"
     )

@@ -21,6 +21,7 @@ from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine, Gazetteer
+from recsys.recommend.fallback import Own
 from recsys.safety import Safety
 from recsys.sources import Memory, Outings, PeopleSources, PlaceSources
 
@@ -120,6 +121,7 @@ def places_table(rows: Mapping[int, PlaceRow], vectors: np.ndarray) -> pa.Table:
         {
             "place_id": list(rows),
             "index": range(len(rows)),
+            "name": [r.name for r in rows.values()],
             "city_id": [r.city_id for r in rows.values()],
             "embedding": list(vectors),
             "price_band": [r.price_band for r in rows.values()],
@@ -167,11 +169,11 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
         {(c, a): f"Quarter {c}-{a}" for c in range(N_CITIES) for a in range(N_AREAS)},
     )
     users = pa.table(
-        {"user_id": people, "index": people, "city_id": people % N_CITIES, "people": list(of_users["people"])}
+        {"user_id": people, "index": people, "city_id": people % N_CITIES, **{n: list(v) for n, v in of_users.items()}}
     )
     sources = make_sources(len(people))
     return Engine(
         "test-1", names, Ranker(config, Heads(config)), index, features, candidates=50, homes=Homes(users),
         catalogue=Catalogue(sources, table, len(people)), community=Community(make_people_sources(sources), users),
-        safety=Safety(folder.parent / f"{folder.name}-safety" / "test"),
+        safety=Safety(folder.parent / f"{folder.name}-safety" / "test"), own=Own(users, table),
     )  # fmt: skip

@@ -50,6 +50,7 @@ class Wire:
             answers = self._exchange(connection, commands, replies, deadline)
         except BaseException as error:
             connection.disconnect()  # replies may still be under way: nobody must read them as theirs
+            self.close()  # the others lead to the same server, which may be another one by now
             if isinstance(error, TimeoutError):
                 raise redis.TimeoutError(f"no answer within {self._timeout_s * 1e3:.0f} ms") from error
             if isinstance(error, OSError):

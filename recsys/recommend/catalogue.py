@@ -13,7 +13,7 @@ from recsys.artifacts import Artifact
 from recsys.constants import FACETS
 from recsys.errors import ArtifactError
 from recsys.recommend.facets import Bools, Facets, Wanted
-from recsys.sources import PLACE_SOURCES, SOURCES, PlaceSources, Said
+from recsys.sources import PLACE_SOURCES, SOURCES, Fusion, PlaceSources, Said
 
 Floats = npt.NDArray[np.float32]
 _NOBODY: Ints = np.empty(0, dtype=np.int64)
@@ -70,7 +70,7 @@ class Found:
 
     Attributes:
         ids: (C,). vectors: (C, D). marks: (C,) a bit a source of PLACE_SOURCES that named the place.
-        position: (C,) in the city. said: what the sources say.
+        position: (C,) in the city. said: what the sources say. fusion: the same of all places of the city, as one.
         friends: (C,) how many friends had been there, as of the version, without those kept apart.
         company: the same of all places of the city, by position.
     """
@@ -80,6 +80,7 @@ class Found:
     marks: npt.NDArray[np.uint8]
     position: Ints
     said: Said
+    fusion: Fusion
     friends: Ints
     company: Ints
 
@@ -90,6 +91,11 @@ class Found:
         """
         told = [name for bit, name in enumerate(PLACE_SOURCES) if self.marks[at] >> bit & 1]
         return told if self.friends[at] >= k else [name for name in told if name != "friends"]
+
+    def retrieval(self, position: Ints) -> Floats:
+        """(C,) places of the city, by position → how well the sources together like them, in [0, 1)."""
+        out: Floats = self.fusion.scores(position[None])[0]
+        return out
 
     def where(self, keep: Bools) -> "Found":
         """Some of them."""
@@ -189,13 +195,14 @@ class Catalogue:
         said = self.sources.ask(np.array([node]), city)
         if fresh:
             without = without | (said.named["own"][0] > 0)
-        position, marks = self.sources.candidates(said, size, at[None], without=without[None])
+        fusion = self.sources.fuse(said, at[None])
+        position, marks = fusion.best(size, without[None])
         friends = said.named["friends"][0]
         if len(strangers := np.intersect1d(apart, self.friends(node))):
             friends = friends - self.sources.visitors(city, strangers)
         at, marks = position[0], marks[0]
         company = friends.astype(np.int64)
-        found = Found(here.ids[at], here.vectors[at], marks, at, said, company[at], company)
+        found = Found(here.ids[at], here.vectors[at], marks, at, said, fusion, company[at], company)
         return found.where(~without[found.position])
 
     def _at(self, city: int, ids: Ints) -> tuple[Ints, Bools]:
@@ -209,6 +216,21 @@ class Catalogue:
         here = self._cities[city]
         return here.ids, here.vectors, self.sources.visitors(city)
 
+    def vector(self, place_id: int) -> Floats | None:
+        """(D,) of a place; None where the version does not know it."""
+        for city, here in self._cities.items():
+            at, there = self._at(city, np.array([place_id]))
+            if there[0]:
+                found: Floats = here.vectors[at[0]]
+                return found
+        return None
+
+    def nearest(self, city: int, vector: Floats, without: Bools, limit: int) -> Ints:
+        """Ids of a city's places by dot product, best first: what the index says, found among all of them."""
+        here = self._cities[city]
+        found: Ints = here.ids[nearest(here.vectors, vector, np.flatnonzero(~without), limit)]
+        return found
+
     def friends(self, node: int) -> Ints:
         """Numbers of those to whom a user had a tie, as of the version."""
         found: Ints = self.sources.memory.friends[[node]].indices
@@ -218,6 +240,12 @@ class Catalogue:
         """(C, len(PLACE_SIGNALS)) of the candidates."""
         out: Floats = self.sources.signals(found.said, found.position[None])[0]
         return out
+
+
+def nearest(vectors: Floats, vector: Floats, among: Ints, limit: int) -> Ints:
+    """Positions of the rows of (N, D) that are nearest to a vector by dot product, among some, best first."""
+    out: Ints = among[np.argsort(-(vectors[among] @ vector), kind="stable")[:limit]]
+    return out
 
 
 def never_there(online: Floats) -> Bools:

@@ -9,7 +9,8 @@ import pyarrow as pa
 from recsys.aggregates.states import Ints
 from recsys.artifacts import Artifact
 from recsys.errors import ArtifactError
-from recsys.sources import PEOPLE_SOURCES, SOURCES, Friendly, PeopleSources
+from recsys.recommend.catalogue import nearest
+from recsys.sources import PEOPLE_SOURCES, SOURCES, Friendly, Fusion, PeopleSources
 
 Floats = npt.NDArray[np.float32]
 
@@ -20,7 +21,7 @@ class FoundPeople:
 
     Attributes:
         ids: (C,). vectors: (C, D) of people. marks: (C,) a bit a source of PEOPLE_SOURCES that named them.
-        position: (C,) in the city. said: what the sources say.
+        position: (C,) in the city. said: what the sources say. fusion: the same of all people of the city, as one.
     """
 
     ids: Ints
@@ -28,6 +29,13 @@ class FoundPeople:
     marks: npt.NDArray[np.uint8]
     position: Ints
     said: Friendly
+    fusion: Fusion
+
+    @property
+    def retrieval(self) -> Floats:
+        """(C,) how well the sources together like the candidates, in [0, 1)."""
+        out: Floats = self.fusion.scores(self.position[None])[0]
+        return out
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "FoundPeople":
         """Those of a mask (C,)."""
@@ -103,10 +111,22 @@ class Community:
             )
         said = self.sources.ask(np.array([node]), city)
         barred = np.isin(members, without)
-        position, marks = self.sources.candidates(said, size, np.searchsorted(members, at)[None], without=barred[None])
+        fusion = self.sources.fuse(said, np.searchsorted(members, at)[None])
+        position, marks = fusion.best(size, barred[None])
         found = members[position[0]]
-        people = FoundPeople(self._ids[found], self._vectors[found], marks[0], position[0], said)
+        people = FoundPeople(self._ids[found], self._vectors[found], marks[0], position[0], said, fusion)
         return people.where(~barred[people.position])
+
+    def vector(self, user_id: int) -> Floats | None:
+        """(D,) of somebody among people; None where the version does not know them."""
+        at = min(int(np.searchsorted(self._sorted, user_id)), len(self._sorted) - 1)
+        return self._vectors[self._nodes[at]] if self._sorted[at] == user_id else None
+
+    def nearest(self, city: int, vector: Floats, without: Ints, limit: int) -> Ints:
+        """Ids of a city's people by dot product, best first, but for some numbers: what the index says."""
+        members = self.sources.members(city)
+        found: Ints = self._ids[nearest(self._vectors, vector, np.setdiff1d(members, without), limit)]
+        return found
 
     def position(self, user_id: int, city: int) -> int | None:
         """Where somebody stands among a city's people; None: they do not live there."""

@@ -18,6 +18,7 @@ from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.community import Community
+from recsys.recommend.fallback import Guards, Own
 from recsys.recommend.identity import SourceIds
 from recsys.safety import Safety
 from recsys.taxonomy import CITY, Taxonomy
@@ -89,6 +90,7 @@ class Engine:
         safety: who may not be shown to whom, and which places to nobody; no version's, but the data set's.
         k_anonymity: what friends did is told only where at least so many did.
         friendships: whether the data know who is friends with whom; else ties are people alike.
+        own: what the version says by itself. guards: what keeps answering while a part does not.
         users, places: the ids that the sources know.
     """
 
@@ -102,10 +104,17 @@ class Engine:
     catalogue: Catalogue
     community: Community
     safety: Safety
+    own: Own
+    guards: Guards = field(default_factory=Guards)
     k_anonymity: int = 3
     friendships: bool = False
     users: SourceIds = field(default_factory=lambda: SourceIds("user", None, UnknownUser))
     places: SourceIds = field(default_factory=lambda: SourceIds("place", None, UnknownPlace))
+
+    @property
+    def degradations(self) -> Counter[str]:
+        """Answers by what they had to do without; see `recsys.recommend.fallback.DEGRADATIONS`."""
+        return self.guards.degradations
 
     def city(self, asked: int | None, user_id: int) -> int:
         """The city of a request: the asked one, else the user's own.
@@ -138,13 +147,6 @@ class Engine:
         if not self.friendships:
             raise InvalidField("exclude_friends", "this data set knows no friendships: its ties are people alike")
         return self.homes.ids(self.catalogue.friends(self.homes.node(user_id)))
-
-    async def unknown(self, user_id: int, now: datetime) -> UnknownUser:
-        """The error for someone without a vector: nobody knows them, or they joined after the version was made."""
-        (row,) = await asyncio.to_thread(self.features.users, [user_id], now)
-        if row is None:
-            return UnknownUser(f"there is no user {user_id}")
-        return UnknownUser(f"user {user_id} is not in model version {self.version}: it was made before they joined")
 
 
 def known_user(row: UserRow | None, user_id: int) -> UserRow:

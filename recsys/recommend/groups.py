@@ -23,6 +23,7 @@ from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_place
 from recsys.recommend.policy import arrange
 from recsys.recommend.ranking import PlaceQuery
+from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
 
 Strategy = Literal["least_misery", "average"]
@@ -61,6 +62,7 @@ class GroupAnswer:
     recommendations: list[GroupPlace]
     features_age_s: float
     next_cursor: str | None
+    degraded: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,11 @@ async def recommend_group(
     Raises:
         As `places.recommend_places`.
     """
-    vectors = await engine.index.vectors("users", user_ids)
+    reads = Reads(engine, now)
+    vectors = await reads.embeddings(user_ids)
     for user_id in user_ids:
         if user_id not in vectors:
-            raise await engine.unknown(user_id, now)
+            raise await reads.unknown(user_id)
     city_id = engine.city(_city(engine, query.city_id, user_ids), user_ids[0])
     whose = ("group", tuple(user_ids), city_id)
     shown = () if query.cursor is None else cursor.decode(query.cursor, *whose)
@@ -103,8 +106,8 @@ async def recommend_group(
         rules = replace(rules, without=rules.without | been)
     size, most = max(query.top_k, 2 * engine.candidates // len(user_ids)), len(rules.without)
     while True:
-        scored = await _score(engine, query, {u: vectors[u] for u in user_ids}, rules, size, now)
-        chosen, worth = await _choose(engine, query, scored, rules, strategy)
+        scored = await _score(engine, reads, query, {u: vectors[u] for u in user_ids}, rules, size)
+        chosen, worth = await _choose(reads, query, scored, rules, strategy)
         if len(chosen) == query.top_k or scored.complete:
             break
         size = most
@@ -116,6 +119,7 @@ async def recommend_group(
         [_place(engine, query, users, place, float(worth[at]), scored.scores[:, at]) for at, place in chosen],
         max(online.age_s for online in scored.online),
         next_cursor(query.top_k, whose, shown, [place.place_id for _, place in chosen]),
+        reads.close(),
     )
 
 
@@ -125,14 +129,14 @@ def _city(engine: Engine, asked: int | None, user_ids: Sequence[int]) -> int:
 
 
 async def _score(
-    engine: Engine, query: PlaceQuery, vectors: dict[int, Floats], rules: Rules, size: int, now: datetime
+    engine: Engine, reads: Reads, query: PlaceQuery, vectors: dict[int, Floats], rules: Rules, size: int
 ) -> _Scored:
-    hits = [await rules.near(vector) for vector in vectors.values()]
+    hits = [await rules.near(reads, vector) for vector in vectors.values()]
 
     def find() -> list[Found]:
         return [
             engine.catalogue.find(
-                engine.homes.node(user_id), rules.city_id, near.ids, size, without=rules.without, fresh=False
+                engine.homes.node(user_id), rules.city_id, near, size, without=rules.without, fresh=False
             )
             for user_id, near in zip(vectors, hits, strict=True)
         ]
@@ -142,14 +146,15 @@ async def _score(
     position = np.unique(np.concatenate([f.position for f in found]))
     everywhere, place_vectors, visitors = engine.catalogue.everything(rules.city_id)
     ids = everywhere[position]
-    online = await asyncio.gather(
-        *(asyncio.to_thread(engine.features.rank_places, user_id, ids, now) for user_id in vectors)
-    )
+    online = await asyncio.gather(*(asyncio.to_thread(reads.rank_places, user_id, ids) for user_id in vectors))
     kept = np.ones(len(ids), dtype=bool)
     if query.exclude_visited:
         kept = np.all([never_there(of.features) for of in online], axis=0)
-    scores = [
-        engine.ranker.score_places(
+
+    def score(vector: Floats, f: Found, of: Candidates) -> Floats:
+        if reads.blind:  # of one member is of all: two kinds of scores do not compare
+            return f.retrieval(position)
+        return engine.ranker.score_places(
             vector,
             place_vectors[position],
             np.concatenate([of.features, engine.catalogue.sources.signals(f.said, position[None])[0]], axis=1),
@@ -157,21 +162,21 @@ async def _score(
             slot=query.slot,
             categories=query.desired_categories,
         )
-        for vector, f, of in zip(vectors.values(), found, online, strict=True)
-    ]
+
+    scores = [score(*of) for of in zip(vectors.values(), found, online, strict=True)]
     at = position[kept]
     return _Scored(ids[kept], place_vectors[at], np.log1p(visitors[at]), np.stack(scores)[:, kept], online, complete)
 
 
 async def _choose(
-    engine: Engine, query: PlaceQuery, scored: _Scored, rules: Rules, strategy: Strategy
+    reads: Reads, query: PlaceQuery, scored: _Scored, rules: Rules, strategy: Strategy
 ) -> tuple[list[tuple[int, PlaceRow]], Floats]:
     worth: Floats = scored.scores.min(axis=0) if strategy == "least_misery" else scored.scores.mean(axis=0)
     order = arrange(
         scored.ids, worth, scored.vectors, scored.visitors,
         diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
     )  # fmt: skip
-    return await known(engine.features.places, rules.admit, scored.ids, order, query.top_k), worth
+    return await known(reads.places, rules.admit, scored.ids, order, query.top_k), worth
 
 
 def _place(

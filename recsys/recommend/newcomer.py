@@ -18,6 +18,7 @@ from recsys.recommend.engine import Engine, known
 from recsys.recommend.places import PlaceAnswer, RecommendedPlace, recommend_places
 from recsys.recommend.policy import arrange
 from recsys.recommend.ranking import PlaceQuery
+from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
 
 NOBODY: Final = -1  # instead of a user's number: somebody who has none yet
@@ -48,10 +49,10 @@ async def recommend_to_anybody(
             if profile is None:
                 raise
     assert profile is not None, "whoever has neither a number nor a profile was refused before"
-    return await _recommend(engine, query, profile)
+    return await _recommend(engine, query, profile, Reads(engine, now))
 
 
-async def _recommend(engine: Engine, query: PlaceQuery, profile: Profile) -> PlaceAnswer:
+async def _recommend(engine: Engine, query: PlaceQuery, profile: Profile, reads: Reads) -> PlaceAnswer:
     names, taxonomy = engine.gazetteer, engine.gazetteer.taxonomy
     if query.city_id is None:
         raise InvalidField("city_id", "must be said for somebody who is not known yet")
@@ -72,7 +73,7 @@ async def _recommend(engine: Engine, query: PlaceQuery, profile: Profile) -> Pla
             diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
         )
     ]  # fmt: skip
-    chosen = await known(engine.features.places, rules.admit, ids, order, query.top_k)
+    chosen = await known(reads.places, rules.admit, ids, order, query.top_k)
     return PlaceAnswer(
         city_id,
         names.cities[city_id],
@@ -93,7 +94,7 @@ async def _recommend(engine: Engine, query: PlaceQuery, profile: Profile) -> Pla
         ],
         0.0,
         next_cursor(query.top_k, whose, shown, [place.place_id for _, place in chosen]),
-        (WITHOUT,),
+        reads.close(WITHOUT),
     )
 
 

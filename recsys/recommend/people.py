@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.aggregates import ONLINE_PEOPLE
 from recsys.aggregates.finish import Floats
+from recsys.aggregates.states import Ints
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
 from recsys.online import Candidates, UserRow
@@ -17,6 +18,7 @@ from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_person
 from recsys.recommend.policy import best_first
+from recsys.recommend.reads import Reads
 from recsys.sources import NEAR
 
 _TIE_KNOWN = ONLINE_PEOPLE.index("tie_known")
@@ -38,7 +40,10 @@ class PeopleQuery:
 
 @dataclass(frozen=True)
 class RecommendedPerson:
-    """One person of an answer; the three scores lie in (0, 1), `sources` are those that named them."""
+    """One person of an answer; the three scores lie in (0, 1), `sources` are those that named them.
+
+    Without features at hand all three are that of retrieval.
+    """
 
     user_id: int
     name: str
@@ -51,12 +56,13 @@ class RecommendedPerson:
 
 @dataclass(frozen=True)
 class PeopleAnswer:
-    """The list, best first, and the city it is for; with `next_cursor` it goes on."""
+    """The list, best first, and the city it is for; see `places.PlaceAnswer`."""
 
     city_id: int
     city_name: str
     recommendations: list[RecommendedPerson]
     next_cursor: str | None
+    degraded: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,28 +91,33 @@ class RankedPeople:
     complete: bool
 
 
-async def rank_people(engine: Engine, query: PeopleQuery, size: int, now: datetime) -> RankedPeople:
+async def rank_people(engine: Engine, reads: Reads, query: PeopleQuery, size: int) -> RankedPeople:
     """At most `size` candidates who may come, but for what the last filter finds, scored; raises as an answer does."""
-    vectors = await engine.index.vectors("users", [query.user_id], using="people")
-    if query.user_id not in vectors:
-        raise await engine.unknown(query.user_id, now)
+    vector = await reads.person(query.user_id)
+    if vector is None:
+        raise await reads.unknown(query.user_id)
     city_id = engine.city(query.city_id, query.user_id)
     target = None
     if query.target_place_id is not None:
-        at = await engine.index.vectors("places", [query.target_place_id])
-        if query.target_place_id not in at:
+        target = await reads.place(query.target_place_id)
+        if target is None:
             raise UnknownPlace(f"there is no place {query.target_place_id} in model version {engine.version}")
-        target = at[query.target_place_id]
-    vector, node = vectors[query.user_id], engine.homes.node(query.user_id)
+    node = engine.homes.node(query.user_id)
     shown = () if query.cursor is None else cursor.decode(query.cursor, *_whose(query, city_id))
     engine.safety.refresh()
     friends = frozenset(engine.friends(query.user_id) if query.exclude_friends else ())
     without = [query.user_id, *engine.safety.apart(query.user_id), *friends, *shown]
-    near = await engine.index.search("users", vector, city_id=city_id, limit=NEAR, exclude=without, using="people")
+    barred = engine.homes.nodes(without)
+
+    async def search() -> Ints:
+        hits = await engine.index.search("users", vector, city_id=city_id, limit=NEAR, exclude=without, using="people")
+        return hits.ids
+
+    near = await reads.near(search, lambda: engine.community.nearest(city_id, vector, barred, NEAR))
 
     def find() -> tuple[FoundPeople, Candidates]:
-        found = engine.community.find(node, city_id, near.ids, size, without=engine.homes.nodes(without))
-        return found, engine.features.rank_people(query.user_id, found.ids, now)
+        found = engine.community.find(node, city_id, near, size, without=barred)
+        return found, reads.rank_people(query.user_id, found.ids)
 
     found, online = await asyncio.to_thread(find)
     user, features, complete = known_user(online.user, query.user_id), online.features, len(found.ids) < size
@@ -115,7 +126,10 @@ async def rank_people(engine: Engine, query: PeopleQuery, size: int, now: dateti
         friends |= frozenset(found.ids[since].tolist())
         found, features = found.where(~since), features[~since]
     inputs = np.concatenate([features, engine.community.signals(found)], axis=1)
-    scores = score_people(engine, query, vector, found.vectors, inputs, city_id, target)
+    if reads.blind:
+        scores = (found.retrieval,) * 3
+    else:
+        scores = score_people(engine, query, vector, found.vectors, inputs, city_id, target)
     return RankedPeople(user, city_id, vector, target, found, inputs, *scores, shown, friends, complete)
 
 
@@ -141,23 +155,20 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
     Raises:
         UnknownUser, UnknownPlace, UnknownCity: an id that is not in the data or in the live version.
         InvalidField: friends are to be excluded and the data know none, or the cursor is of another list.
-        Unavailable: a store did not answer in time, or who is blocked cannot be read.
+        Unavailable: who is blocked cannot be read.
         NotReady: nothing is published, or the online store is not filled.
     """
-
-    def read(ids: list[int]) -> list[UserRow | None]:
-        return engine.features.users(ids, now)
 
     def admit(rows: list[UserRow]) -> list[bool]:
         engine.safety.refresh()  # what was decided since the search holds too
         apart = engine.safety.apart(query.user_id)
         return [row.home_city_id == ranked.city_id and row.user_id not in apart for row in rows]
 
-    size = max(engine.candidates, query.top_k)
+    reads, size = Reads(engine, now), max(engine.candidates, query.top_k)
     while True:
-        ranked = await rank_people(engine, query, size, now)
+        ranked = await rank_people(engine, reads, query, size)
         ids = ranked.found.ids
-        chosen = await known(read, admit, ids, best_first(ids, ranked.combined), query.top_k)
+        chosen = await known(reads.users, admit, ids, best_first(ids, ranked.combined), query.top_k)
         if len(chosen) == query.top_k or ranked.complete:
             break
         size *= 4  # what was dropped after the search left too few: rare
@@ -178,4 +189,5 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
             for at, peer in chosen
         ],
         next_cursor(query.top_k, _whose(query, city_id), ranked.shown, [peer.user_id for _, peer in chosen]),
+        reads.close(),
     )

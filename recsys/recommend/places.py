@@ -9,6 +9,7 @@ from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import company, why_place
 from recsys.recommend.parts import place_parts
 from recsys.recommend.ranking import PlaceQuery, place_order, rank_places
+from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
 
 
@@ -16,7 +17,8 @@ from recsys.recommend.rules import Rules
 class RecommendedPlace:
     """One place of an answer; `score` is the place head's, in (0, 1), `sources` those that named it.
 
-    `score_parts`, where they are asked for, are log-odds; see `recsys.recommend.parts`.
+    `score_parts`, where they are asked for, are log-odds; see `recsys.recommend.parts`. Without features at hand the
+    score is that of retrieval, and has no parts.
     """
 
     place_id: int
@@ -53,13 +55,14 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         UnknownUser: not in the feature store, or not in the live version.
         UnknownCity: no such city.
         InvalidField: a filter or the cursor is not of this version, list or city.
-        Unavailable: a store did not answer in time, or what is hidden cannot be read.
+        Unavailable: what is hidden cannot be read.
         NotReady: nothing is published, or the online store is not filled.
         ArtifactError: the index holds a place that the version does not know.
     """
-    vectors = await engine.index.vectors("users", [query.user_id])
+    reads = Reads(engine, now)
+    vectors = await reads.embeddings([query.user_id])
     if query.user_id not in vectors:
-        raise await engine.unknown(query.user_id, now)
+        raise await reads.unknown(query.user_id)
     vector = vectors[query.user_id]
     city_id = engine.city(query.city_id, query.user_id)
     whose = ("places", query.user_id, city_id)
@@ -67,14 +70,14 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     rules = Rules.of(engine, city_id, query.filters, (*query.exclude, *shown))
     size, most = max(engine.candidates, query.top_k), len(rules.without)
     while True:
-        ranked = await rank_places(engine, query, vector, rules, size, now)
+        ranked = await rank_places(engine, reads, query, vector, rules, size)
         found, order = ranked.found, place_order(query, ranked)
-        chosen = await known(engine.features.places, rules.admit, found.ids, order, query.top_k)
+        chosen = await known(reads.places, rules.admit, found.ids, order, query.top_k)
         if len(chosen) == query.top_k or ranked.complete:
             break
         size = most  # what was dropped after the search left too few: rare, and then everything is looked at
     parts: list[dict[str, float] | None] = [None] * len(chosen)
-    if query.parts:
+    if query.parts and not reads.blind:
         parts[:] = place_parts(engine, query, ranked, vector, city_id, [at for at, _ in chosen])
     user, names = known_user(ranked.online.user, query.user_id), engine.gazetteer
     return PlaceAnswer(
@@ -94,4 +97,5 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         ],
         ranked.online.age_s,
         next_cursor(query.top_k, whose, shown, [place.place_id for _, place in chosen]),
+        reads.close(),
     )

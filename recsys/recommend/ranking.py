@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from recsys.recommend.catalogue import Found, never_there
 from recsys.recommend.engine import Engine, known_user
 from recsys.recommend.filters import NO_FILTERS, Filters
 from recsys.recommend.policy import Order, arrange
+from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
 from recsys.sources import PLACE_SIGNALS
 
@@ -48,7 +48,7 @@ class Ranked:
     """Candidates of one user, scored.
 
     Attributes:
-        inputs: (C, D_PLACE_INPUT) of the head. scores: (C,) in (0, 1).
+        inputs: (C, D_PLACE_INPUT) of the head. scores: (C,) in (0, 1), the head's, or of retrieval where `reads.blind`.
         complete: whether these are all places that may come.
     """
 
@@ -60,22 +60,22 @@ class Ranked:
 
 
 async def rank_places(
-    engine: Engine, query: PlaceQuery, vector: Floats, rules: Rules, size: int, now: datetime
+    engine: Engine, reads: Reads, query: PlaceQuery, vector: Floats, rules: Rules, size: int
 ) -> Ranked:
     """Candidates that may come, and their scores.
 
     Args:
         vector: the user's. size: how many candidates to look for.
     """
-    near = await rules.near(vector)
+    near = await rules.near(reads, vector)
     node = engine.homes.node(query.user_id)
     apart = engine.homes.nodes(engine.safety.apart(query.user_id))
 
     def find() -> tuple[Found, Candidates]:
         found = engine.catalogue.find(
-            node, rules.city_id, near.ids, size, without=rules.without, fresh=query.exclude_visited, apart=apart
+            node, rules.city_id, near, size, without=rules.without, fresh=query.exclude_visited, apart=apart
         )
-        return found, engine.features.rank_places(query.user_id, found.ids, now)
+        return found, reads.rank_places(query.user_id, found.ids)
 
     found, online = await asyncio.to_thread(find)
     known_user(online.user, query.user_id)
@@ -84,6 +84,8 @@ async def rank_places(
         kept = never_there(features)
         found, features = found.where(kept), features[kept]
     inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
+    if reads.blind:
+        return Ranked(found, online, inputs, found.retrieval(found.position), complete)
     scores = engine.ranker.score_places(
         vector, found.vectors, inputs, city_id=rules.city_id, slot=query.slot, categories=query.desired_categories
     )

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.index import Hits
-from recsys.index.base import Floats
+from recsys.aggregates.finish import Floats
+from recsys.aggregates.states import Ints
 from recsys.online import PlaceRow
 from recsys.recommend.engine import Engine
 from recsys.recommend.facets import Bools, Facets, Wanted
 from recsys.recommend.filters import Filters
+from recsys.recommend.reads import Reads
 from recsys.sources import NEAR
 
 
@@ -48,12 +49,18 @@ class Rules:
         without = barred | ~engine.catalogue.matching(city_id, wanted) if wanted else barred
         return cls(engine, city_id, wanted, frozenset(exclude), barred, without)
 
-    async def near(self, vector: Floats) -> Hits:
-        """The nearest places that may come, by the index."""
-        exclude = self.engine.catalogue.ids(self.city_id, self.barred)
-        return await self.engine.index.search(
-            "places", vector, city_id=self.city_id, limit=NEAR, exclude=exclude, where=self.wanted
-        )
+    async def near(self, reads: Reads, vector: Floats) -> Ints:
+        """Ids of the nearest places that may come, best first."""
+        catalogue = self.engine.catalogue
+
+        async def search() -> Ints:
+            exclude = catalogue.ids(self.city_id, self.barred)
+            hits = await self.engine.index.search(
+                "places", vector, city_id=self.city_id, limit=NEAR, exclude=exclude, where=self.wanted
+            )
+            return hits.ids
+
+        return await reads.near(search, lambda: catalogue.nearest(self.city_id, vector, self.without, NEAR))
 
     def admit(self, rows: list[PlaceRow]) -> list[bool]:
         """The last filter, over places as read online."""

@@ -19,6 +19,7 @@ from recsys.recommend.parts import FRIENDS, people_parts, place_parts
 from recsys.recommend.people import PeopleQuery, RankedPeople, rank_people
 from recsys.recommend.policy import best_first
 from recsys.recommend.ranking import PlaceQuery, Ranked, place_order, rank_places
+from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
 
 Outcome = Literal["recommended", "ranked_below", "not_retrieved", "dropped"]
@@ -91,21 +92,23 @@ async def explain_place(engine: Engine, query: PlaceQuery, place_id: int, now: d
     """What became of a place in the answer to a request.
 
     Raises:
-        UnknownPlace: the version does not know it. And as `places.recommend_places`.
+        UnknownPlace: the version does not know it. Unavailable: a store did not answer in time: of a list that did
+            without, there is nothing to explain. And as `places.recommend_places`.
     """
-    vectors = await engine.index.vectors("users", [query.user_id])
+    reads = Reads(engine, now, strict=True)
+    vectors = await reads.embeddings([query.user_id])
     if query.user_id not in vectors:
-        raise await engine.unknown(query.user_id, now)
-    if place_id not in await engine.index.vectors("places", [place_id]):
+        raise await reads.unknown(query.user_id)
+    if await reads.place(place_id) is None:
         raise UnknownPlace(f"there is no place {place_id} in model version {engine.version}")
     vector, city_id = vectors[query.user_id], engine.city(query.city_id, query.user_id)
     shown = () if query.cursor is None else cursor.decode(query.cursor, "places", query.user_id, city_id)
     rules = Rules.of(engine, city_id, query.filters, (*query.exclude, *shown))
-    ranked = await rank_places(engine, query, vector, rules, max(engine.candidates, query.top_k), now)
+    ranked = await rank_places(engine, reads, query, vector, rules, max(engine.candidates, query.top_k))
     if len(ranked.found.ids) < query.top_k and not ranked.complete:  # the answer looked at everything, too
-        ranked = await rank_places(engine, query, vector, rules, len(rules.without), now)
+        ranked = await rank_places(engine, reads, query, vector, rules, len(rules.without))
     here = np.flatnonzero(engine.catalogue.among(city_id, np.array([place_id])))
-    broken = await _broken(engine, query, rules, place_id, here, shown, now)
+    broken = await _broken(engine, reads, query, rules, place_id, here, shown)
     order = ranked.found.ids[place_order(query, ranked)].tolist()
     explanation = Explanation(
         city_id,
@@ -126,13 +129,15 @@ async def explain_person(engine: Engine, query: PeopleQuery, person_id: int, now
     """What became of a person in the answer to a request.
 
     Raises:
-        UnknownUser: the version does not know them. InvalidField: it is the user. And as `people.recommend_people`.
+        UnknownUser: the version does not know them. InvalidField: it is the user. Unavailable: as `explain_place`.
+            And as `people.recommend_people`.
     """
     if person_id == query.user_id:
         raise InvalidField("person_id", "must be somebody else than the user")
-    if person_id not in await engine.index.vectors("users", [person_id], using="people"):
+    reads = Reads(engine, now, strict=True)
+    if await reads.person(person_id) is None:
         raise UnknownUser(f"there is no user {person_id} in model version {engine.version}")
-    ranked = await rank_people(engine, query, max(engine.candidates, query.top_k), now)
+    ranked = await rank_people(engine, reads, query, max(engine.candidates, query.top_k))
     broken = []
     if person_id in engine.safety.apart(query.user_id):
         broken.append(Broken("block", "one of the two has blocked the other"))
@@ -140,7 +145,7 @@ async def explain_person(engine: Engine, query: PeopleQuery, person_id: int, now
         broken.append(Broken("cursor", "an earlier page has shown them"))
     if person_id in ranked.friends:
         broken.append(Broken("exclude_friends", "they are friends already"))
-    (row,) = await asyncio.to_thread(engine.features.users, [person_id], now)
+    (row,) = await asyncio.to_thread(reads.users, [person_id])
     if row is None:
         broken.append(Broken("online_store", "the online store does not know them: run `recsys materialize`"))
     elif row.home_city_id != ranked.city_id:
@@ -181,8 +186,7 @@ def _ranked(so_far: Explanation, rank: int, top_k: int, score: float, parts: dic
 
 
 async def _broken(
-    engine: Engine, query: PlaceQuery, rules: Rules, place_id: int, here: Ints, shown: Sequence[int],
-    now: datetime,
+    engine: Engine, reads: Reads, query: PlaceQuery, rules: Rules, place_id: int, here: Ints, shown: Sequence[int],
 ) -> list[Broken]:  # fmt: skip
     """Every rule that a place breaks, by what the version knows and by what the online store says now."""
     broken = []
@@ -192,7 +196,7 @@ async def _broken(
         broken.append(Broken("exclude_place_ids", "the request leaves it out"))
     if place_id in shown:
         broken.append(Broken("cursor", "an earlier page has shown it"))
-    (row,) = await asyncio.to_thread(engine.features.places, [place_id])
+    (row,) = await asyncio.to_thread(reads.places, [place_id])
     if row is None:
         broken.append(Broken("online_store", "the online store does not know it: run `recsys materialize`"))
     if not len(here) or (row is not None and row.city_id != rules.city_id):
@@ -205,7 +209,7 @@ async def _broken(
             broken.append(Broken(f"filters.{_FIELD[facet]}", said))
     if query.exclude_visited:
         been = engine.catalogue.sources.visitors(rules.city_id, engine.homes.nodes([query.user_id]))[here[0]] > 0
-        online = await asyncio.to_thread(engine.features.rank_places, query.user_id, np.array([place_id]), now)
+        online = await asyncio.to_thread(reads.rank_places, query.user_id, np.array([place_id]))
         if been or not never_there(online.features)[0]:
             broken.append(Broken("exclude_visited", "the user has been there or looked at it"))
     return broken

@@ -23,6 +23,7 @@ class Fusion:
         self._rows = np.arange(users)[:, None]
         self._score = np.tile(start, (users, 1))
         self._marks = np.zeros(self._score.shape, dtype=np.uint8)
+        self._most = len(start)
 
     def listed(self, bit: int, at: Ints) -> None:
         """A source names (B, n) or, for all alike, (1, n) positions, best first."""
@@ -38,13 +39,20 @@ class Fusion:
         self._marks[self._rows, at] |= np.where(positive, 1 << bit, 0).astype(np.uint8)
 
     def bar(self, user: Ints, at: Ints) -> None:
-        """(n,) users and positions that come after all others, whatever is said of them."""
+        """(n,) users and positions that are not theirs to find, whatever is said of them."""
         self._score[user, at] = -np.inf
+        self._most -= int(np.bincount(user).max(initial=0))
+
+    def scores(self, at: Ints) -> Floats:
+        """(B, n) positions → (B, n) what the sources add up to, in [0, 1); 0 for who is barred."""
+        odds = np.exp(-np.take_along_axis(self._score, at, axis=1))
+        out: Floats = (1 / (1 + odds)).astype(np.float32)
+        return out
 
     def best(self, size: int, without: npt.NDArray[np.bool_] | None = None) -> tuple[Ints, npt.NDArray[np.uint8]]:
         """(B, size) positions in no order, and a bit a source that named them; (B, C) `without` come last."""
         score = self._score if without is None else self._score - 1e3 * without.astype(np.float32)
-        size = min(size, score.shape[1])
+        size = min(size, self._most)
         if size < 1:
             return np.zeros((len(score), 0), dtype=np.int64), self._marks[:, :0]
         chosen = np.argpartition(-score, size - 1, axis=1)[:, :size]

@@ -222,7 +222,7 @@ class PeopleSources:
     def candidates(
         self, said: Friendly, size: int, near: Ints | None = None, *, without: npt.NDArray[np.bool_] | None = None
     ) -> tuple[Ints, npt.NDArray[np.uint8]]:
-        """Candidates of B users by reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009), never oneself.
+        """Candidates of B users, never oneself.
 
         Args:
             said: see `ask`.
@@ -233,6 +233,10 @@ class PeopleSources:
         Returns:
             (B, size) positions in no order, and a bit a source of PEOPLE_SOURCES that named the peer.
         """
+        return self.fuse(said, near).best(size, without)
+
+    def fuse(self, said: Friendly, near: Ints | None = None) -> Fusion:
+        """The sources brought together by reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)."""
         degree = np.log1p(self._degree[self._cities[said.city].members]).astype(np.float32)
         fusion, home = Fusion(len(said.user), 1e-4 * degree), np.flatnonzero(said.itself >= 0)
         for bit, name in enumerate(PEOPLE_SOURCES[:-1]):
@@ -240,7 +244,7 @@ class PeopleSources:
         if near is not None:
             fusion.listed(PEOPLE_SOURCES.index("vector"), near)
         fusion.bar(home, said.itself[home])
-        return fusion.best(min(size, len(degree) - (len(home) > 0)), without)
+        return fusion
 
     def signals(self, said: Friendly, peers: Ints) -> Floats:
         """(B, n) positions in the city → (B, n, len(PEOPLE_SIGNALS)) float32, in that order."""

@@ -240,7 +240,7 @@ class PlaceSources:
     def candidates(
         self, said: Said, size: int, near: Ints | None = None, *, without: npt.NDArray[np.bool_] | None = None
     ) -> tuple[Ints, npt.NDArray[np.uint8]]:
-        """Candidates of B users by reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009).
+        """Candidates of B users.
 
         Args:
             said: see `ask`.
@@ -251,6 +251,10 @@ class PlaceSources:
         Returns:
             (B, size) positions in no order, and a bit a source of PLACE_SOURCES that named the place.
         """
+        return self.fuse(said, near).best(size, without)
+
+    def fuse(self, said: Said, near: Ints | None = None) -> Fusion:
+        """The sources brought together by reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)."""
         here = self._cities[said.city]
         fusion = Fusion(len(said.user), 1e-3 * here.place[:, 0])  # what no source names comes by popularity
         for bit, at in enumerate(here.lists):
@@ -259,7 +263,7 @@ class PlaceSources:
             fusion.valued(bit, values, always=name == "own")
         if near is not None:
             fusion.listed(PLACE_SOURCES.index("vector"), near)
-        return fusion.best(size, without)
+        return fusion
 
     def strengths(self, said: Said) -> dict[str, Floats]:
         """What each source but the vectors says to the first of the users: (C,), the more the better, by source."""

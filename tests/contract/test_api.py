@@ -5,6 +5,7 @@ import logging
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
@@ -126,7 +127,7 @@ def test_a_group_gets_places_and_what_each_is_to_each_of_them(client: TestClient
     body = answer.json()
     assert set(body) == {
         "users", "strategy", "recommendations", "city_id", "city_name", "features_age_s", "next_cursor",
-        "model_version", "request_id",
+        "model_version", "request_id", "degraded",
     }  # fmt: skip
     assert [u["user_id"] for u in body["users"]] == [4, 7, 5]
     assert (body["strategy"], body["city_id"], len(body["recommendations"])) == ("average", 1, 4)
@@ -355,20 +356,40 @@ def test_every_log_line_is_json_with_the_request_id(client: TestClient, capsys: 
     assert [(a["path"], a["status"], a["request_id"]) for a in access] == [("/recommend/places", 404, "find-me")]
 
 
-def test_a_store_that_is_down_is_503_and_says_when_to_come_back(client: TestClient, state: State):
+def test_a_store_that_is_down_is_done_without_but_explains_nothing(client: TestClient, state: State):
     assert state.engine is not None
+    whole = client.get("/ready").json()
+    assert whole == {
+        "status": "ready", "model_version": "test-1",
+        "parts": {"online_store": "answers", "index": "answers", "model": "loaded", "popular": "loaded"},
+    }  # fmt: skip
     state.engine.features.down = True
     try:
-        for path in ("places", "people"):
-            answer = client.post(f"/recommend/{path}", json={"user_id": 1})
-            assert_problem(answer, 503)
-            assert answer.headers["retry-after"] == "1"
-            assert answer.json()["detail"] == "the online store did not answer in time"  # no address, no vendor's words
-        assert "online store" in assert_problem(client.get("/ready"), 503)["detail"]
+        asked = {"places": {"user_id": 1}, "people": {"user_id": 1}, "groups": {"user_ids": [1, 4]}}
+        for path, body in asked.items():
+            answer = client.post(f"/recommend/{path}", json=body)
+            assert answer.status_code == 200, answer.text
+            assert set(answer.json()["degraded"]) <= {
+                "online_features",
+                "online_features:last_known",
+                "online_profiles",
+            }
+            assert len(answer.json()["degraded"]) == 2
+            assert len(answer.json()["recommendations"]) == 10
+        answer = client.post("/explain", json={"user_id": 1, "place_id": 1})
+        assert_problem(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["detail"] == "the online store did not answer in time"  # no address, no vendor's words
+        degraded = client.get("/ready")
+        assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
+        assert degraded.json()["parts"] == whole["parts"] | {"online_store": "does not answer"}
         assert client.get("/health").status_code == 200
     finally:
         state.engine.features.down = False
-    assert client.get("/ready").json()["model_version"] == "test-1"
+    deadline = time.monotonic() + 10
+    while client.get("/ready").json()["status"] == "degraded":
+        assert time.monotonic() < deadline, "it answers again, but is not asked"
+    assert client.post("/recommend/people", json={"user_id": 1}).json()["degraded"] == []
 
 
 def test_what_nobody_foresaw_is_500_and_tells_nothing(
