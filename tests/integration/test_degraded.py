@@ -1,0 +1,221 @@
+"""Stores that freeze, die and come back, under requests through the app: no error, named, and whole again by itself."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+from qdrant_client import AsyncQdrantClient
+
+from api.app import create_app
+from api.state import State
+from recsys.breaker import THRESHOLD
+from recsys.index import EdgeIndex, ServerIndex
+from recsys.recommend.engine import Engine
+from recsys.services import running, start, stop
+from recsys.settings import Settings
+from tests.conftest import Filled, free_port
+from tests.live import open_store
+from tests.parts import NOW, make_engine
+
+ASKED = {
+    "places": {"user_id": 1, "city_id": 1, "top_k": 5, "exclude_visited": True},
+    "people": {"user_id": 1, "city_id": 1, "top_k": 3},
+    "groups": {"user_ids": [1, 4], "city_id": 0, "top_k": 5},
+}
+ONLINE = {"online_features", "online_features:last_known", "online_profiles"}
+
+
+@pytest.fixture
+def own_server(filled: Filled, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server that may be hurt, with what the shared one holds."""
+    url, folder = f"redis://127.0.0.1:{free_port()}/0", tmp_path / "redis"
+    start(url, folder)
+    with redis.Redis.from_url(filled.redis_url) as full, redis.Redis.from_url(url) as copy:
+        keys = list(full.scan_iter(count=10_000))
+        dumped = full.pipeline(transaction=False)
+        for key in keys:
+            dumped.dump(key)
+        restored = copy.pipeline(transaction=False)
+        for key, value in zip(keys, dumped.execute(), strict=True):
+            restored.restore(key, 0, value)
+        restored.execute()
+    yield url, folder
+    if running(url, folder) is not None:
+        stop(url, folder)
+
+
+def pid(url: str, folder: Path) -> int:
+    server = running(url, folder)
+    assert server is not None
+    assert server.pid is not None
+    return server.pid
+
+
+@asynccontextmanager
+async def served(engine: Engine, now) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(), ready=State(engine, lambda: now))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client,
+    ):
+        yield client
+
+
+async def ask(client: httpx.AsyncClient, kind: str) -> dict:
+    answer = await client.post(f"/recommend/{kind}", json=ASKED[kind])
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def until_whole(client: httpx.AsyncClient, kind: str) -> dict:
+    deadline = time.monotonic() + 10
+    while (body := await ask(client, kind))["degraded"]:
+        assert time.monotonic() < deadline, "it is back, but answers do without it"
+    return body
+
+
+def items(body: dict) -> list[int]:
+    return [r.get("place_id", r.get("user_id")) for r in body["recommendations"]]
+
+
+def online_engine(filled: Filled, url: str, tmp_path: Path) -> tuple[Engine, list[float]]:
+    """Ranks by a real online store; the moments at which that is asked come with it."""
+    store, moments = open_store(url, filled.data_dir, timeout_s=0.05), []
+    plain = store.wire.ask
+
+    def counted(commands: bytes, replies: int) -> list:
+        moments.append(time.monotonic())
+        return plain(commands, replies)
+
+    store.wire.ask = counted  # type: ignore[method-assign]
+    return replace(make_engine(tmp_path / "index"), features=store), moments
+
+
+def test_a_frozen_store_holds_up_a_few_requests_once_and_none_fails(
+    filled: Filled, own_server: tuple[str, Path], tmp_path: Path
+):
+    engine, moments = online_engine(filled, own_server[0], tmp_path)
+
+    async def run() -> None:
+        async with served(engine, filled.end) as client:
+            whole = {kind: await ask(client, kind) for kind in ASKED}
+            assert all(body["degraded"] == [] for body in whole.values())
+            assert all(items(body) for body in whole.values())
+            server = pid(*own_server)
+            os.kill(server, signal.SIGSTOP)
+            try:
+                moments.clear()
+                bodies = await asyncio.gather(*(ask(client, kind) for kind in list(ASKED) * 20))
+                assert all(body["degraded"] and set(body["degraded"]) <= ONLINE for body in bodies)
+                # every thread of asyncio's may wait for a deadline, and those of the first failures once more
+                most, opened = min(32, (os.cpu_count() or 1) + 4) + THRESHOLD - 1, time.monotonic()
+                assert THRESHOLD <= len(moments) <= most + (opened - moments[0])
+                moments.clear()
+                for _ in range(30):
+                    for kind in ASKED:
+                        assert (await ask(client, kind))["degraded"]
+                assert len(moments) <= 1 + (time.monotonic() - opened), "one probe a second"
+                assert (await client.post("/explain", json={"user_id": 1, "place_id": 4})).status_code == 503
+                ready = await client.get("/ready")
+                assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+            finally:
+                os.kill(server, signal.SIGCONT)
+            for kind, before in whole.items():
+                assert (await until_whole(client, kind))["recommendations"] == before["recommendations"]
+            assert (await client.get("/ready")).json()["status"] == "ready"
+
+    asyncio.run(run())
+    assert engine.degradations["online_profiles"] >= 150
+
+
+def test_a_store_that_is_killed_and_started_again_needs_no_restart_of_the_app(
+    filled: Filled, own_server: tuple[str, Path], tmp_path: Path
+):
+    engine, _ = online_engine(filled, own_server[0], tmp_path)
+
+    async def run() -> None:
+        async with served(engine, filled.end) as client:
+            whole = {kind: await ask(client, kind) for kind in ASKED}
+            # many connections wait idle for a server that will be another one
+            await asyncio.gather(*(ask(client, "places") for _ in range(30)))
+            server = pid(*own_server)
+            os.kill(server, signal.SIGKILL)
+            os.waitpid(server, 0)
+            for kind in list(ASKED) * 5:
+                body = await ask(client, kind)
+                assert body["degraded"]
+                assert set(body["degraded"]) <= ONLINE
+                assert items(body)
+            start(*own_server)
+            for kind, before in whole.items():
+                assert (await until_whole(client, kind))["recommendations"] == before["recommendations"]
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """Takes every connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["deaf", "nobody"])
+def test_an_index_server_that_does_not_answer_costs_its_deadline_and_nothing_else(kind: str, deaf: str, tmp_path: Path):
+    whole = make_engine(tmp_path / "index")
+
+    async def run() -> None:
+        async with served(whole, NOW) as client:
+            expected = {kind: await ask(client, kind) for kind in ASKED}
+        url = deaf if kind == "deaf" else f"http://127.0.0.1:{free_port()}"
+        index = ServerIndex(AsyncQdrantClient(url=url, timeout=5, check_compatibility=False))
+        index._live = whole.version
+        engine = replace(whole, index=index, guards=replace(whole.guards, index_timeout_s=0.1))
+        async with served(engine, NOW) as client:
+            began = time.monotonic()
+            for _ in range(4):
+                for kind_, before in expected.items():
+                    body = await ask(client, kind_)
+                    assert body["degraded"] == ["index"]
+                    assert items(body) == items(before)
+            assert time.monotonic() - began < 5, "one call alone may take as long as the client lets it"
+            assert engine.guards.index.status in ("open", "half_open")
+            ready = (await client.get("/ready")).json()
+            assert (ready["status"], ready["parts"]["index"]) == ("degraded", "does not answer")
+
+    asyncio.run(run())
+
+
+def test_an_embedded_index_whose_folder_was_away_is_found_again(tmp_path: Path):
+    whole = make_engine(tmp_path / "index")
+    asyncio.run(whole.index.close())
+
+    def move(rename: Callable[[str], str]) -> None:
+        for path in list((tmp_path / "index").glob("*__*")):
+            path.rename(path.with_name(rename(path.name)))
+
+    async def run() -> None:
+        async with served(replace(whole, index=EdgeIndex(tmp_path / "index")), NOW) as client:
+            expected = {kind: await ask(client, kind) for kind in ASKED}
+        move(lambda name: f"away-{name}")
+        engine = replace(whole, index=EdgeIndex(tmp_path / "index"))
+        async with served(engine, NOW) as client:
+            for kind, before in expected.items():
+                body = await ask(client, kind)
+                assert body["degraded"] == ["index"]
+                assert items(body) == items(before)
+            move(lambda name: name.removeprefix("away-"))
+            for kind, before in expected.items():
+                body = await until_whole(client, kind)
+                assert items(body) == items(before)
+
+    asyncio.run(run())
