@@ -143,7 +143,9 @@ class Ticking:
         return NOW + (datetime.now(UTC) - self._began)
 
 
-def make_state(folder: Path, redis_url: str, *, now=None, place_cache_s: float | None = None) -> State:
+def make_state(
+    folder: Path, redis_url: str, *, now=None, place_cache_s: float | None = None, timeout_s: float = 2.0
+) -> State:
     """An app's parts: random heads, but a log and an online store that are real.
 
     Ranking reads features in memory; with a `place_cache_s`, those of the online store.
@@ -154,7 +156,7 @@ def make_state(folder: Path, redis_url: str, *, now=None, place_cache_s: float |
     held.callback(store.close)
     engine = make_engine(folder / "index")
     if place_cache_s is not None:
-        features = open_store(redis_url, folder, place_cache_s=place_cache_s)
+        features = open_store(redis_url, folder, timeout_s, place_cache_s)
         engine = replace(engine, features=features, candidates=N_PLACES)
     intake = Intake(Folder(EventLog(folder / "events" / "test"), LiveStates(store), now=now, wall=wall))
     return State(
@@ -181,7 +183,7 @@ def materialized(filled: Filled, folder: Path, redis_url: str) -> None:
 
 @contextmanager
 def serving(
-    folder: Path, redis_url: str, *, place_cache_s: float | None = None
+    folder: Path, redis_url: str, *, place_cache_s: float | None = None, timeout_s: float = 2.0
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The app as a process of its own, on a folder that outlives it; killed at the end if it still runs.
 
@@ -191,7 +193,7 @@ def serving(
     port = free_port()
     with (folder / "served.log").open("ab") as out:
         command = [sys.executable, "-m", "tests.live", str(folder), redis_url, str(port)]
-        command += [] if place_cache_s is None else [str(place_cache_s)]
+        command += [] if place_cache_s is None else [str(place_cache_s), str(timeout_s)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
     base = f"http://127.0.0.1:{port}"
     try:
@@ -213,7 +215,7 @@ def _answers(base: str) -> bool:
         return False
 
 
-if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_CACHE_S]: the app, until it is killed
+if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_CACHE_S TIMEOUT_S]: the app
     import uvicorn
 
     from api.app import create_app
@@ -221,5 +223,7 @@ if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_
 
     cache_s = float(sys.argv[4]) if sys.argv[4:] else None
     clock = (lambda: NOW) if cache_s == 0 else None
-    app = create_app(Settings(), ready=make_state(Path(sys.argv[1]), sys.argv[2], now=clock, place_cache_s=cache_s))
+    timeout_s = float(sys.argv[5]) if sys.argv[5:] else 2.0
+    state = make_state(Path(sys.argv[1]), sys.argv[2], now=clock, place_cache_s=cache_s, timeout_s=timeout_s)
+    app = create_app(Settings(), ready=state)
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[3]), log_config=None, access_log=False)
