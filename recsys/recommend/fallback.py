@@ -34,6 +34,7 @@ DEGRADATIONS: Final = {
 
 _ENOUGH: Final = 0.5  # share of the candidates with features from which the head ranks with them
 _ROWS: Final = 1 << 17  # of features by id: 10 MB for places; a full table begins anew
+_THERE: Final = 1e-3  # weight of a tag whose own is not known: enough for a filter, too little for a reason
 _KEPT: Final = 20_000  # users, places and users' pairs as read online: about 40 MB each
 _PLACE: Final = ONLINE_PLACE.index("place_known") + 1  # columns before it are the place's, after it the pair's
 _TIE: Final = ONLINE_PEOPLE.index("tie_known") + 1  # columns before it are the tie's, after it the person's
@@ -195,7 +196,7 @@ class Own:
         )
 
     def place(self, place_id: int) -> PlaceRow | None:
-        """A place as of the version, its tags of equal weight; None where the version does not know it."""
+        """A place as of the version, which knows its tags but not their weights; None where it does not know it."""
         row = self._places.row(place_id)
         if row is None:
             return None
@@ -206,7 +207,7 @@ class Own:
             said["city_id"],
             said["neighborhood_id"],
             _weights(said["categories"], self._widths.categories, 1.0),
-            _weights(said["tags"], self._widths.tags, 1.0 / max(len(said["tags"]), 1)),
+            _weights(said["tags"], self._widths.tags, _THERE),
             said["price_band"],
             said["typical_time_slot"],
         )
