@@ -65,7 +65,8 @@ class _Table:
         self._clear()
 
     def keep(self, ids: Ints, features: Floats, at_us: float) -> None:
-        if len(self._row) + len(ids) > _ROWS:
+        ids, features = ids[:_ROWS], features[:_ROWS]
+        if len(self._row) + sum(i not in self._row for i in ids.tolist()) > _ROWS:
             self._clear()
         at = np.array([self._row.setdefault(i, len(self._row) + 1) for i in ids.tolist()], dtype=np.int64)
         self._features[at] = features

@@ -415,6 +415,13 @@ def test_what_is_remembered_is_bounded_and_what_was_forgotten_online_is_forgotte
     others = np.arange(10, 13)  # with them the table would be too long
     last.keep_ranked(4, others, features.rank_places(4, others, NOW), at_us, people=False)
     assert [last.ranked(4, x, at_us, people=False)[1] for x in (asked, others)] == [False, True]
+    last.keep_ranked(4, others, features.rank_places(4, others, NOW), at_us, people=False)  # they are there already
+    last.keep_ranked(4, asked[:1], features.rank_places(4, asked[:1], NOW), at_us, people=False)
+    assert last.ranked(4, np.append(others, 0), at_us, people=False)[0][:, :-1].any(axis=1).all()
+    many = np.arange(20, 29)
+    last.keep_ranked(4, many, features.rank_places(4, many, NOW), at_us, people=False)
+    known = last.ranked(4, many, at_us, people=False)[0][:, 0] > 0
+    assert known.tolist() == [True] * 4 + [False] * 5, "more at once than there is room for"
 
 
 def test_a_place_as_of_the_version_is_the_place_but_for_the_weights_of_its_tags(shared: Shared, tmp_path: Path):

@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from api.app import create_app
 from jobs.cli import app
+from recsys.recommend.fallback import DEGRADATIONS
 from recsys.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,7 @@ def test_every_endpoint_is_documented_and_every_example_is_valid():
     for path, methods in schema["paths"].items():
         for method in methods:
             assert f"`{method.upper()} {path}`" in page
+    assert {name for name in DEGRADATIONS if f"`{name}`" not in page} == set()
     bodies = re.findall(r"POST (/[\w/]+)\n(\{.*?\})\n```", page, flags=re.DOTALL)
     assert len(bodies) == 6
     for path, body in bodies:
