@@ -84,10 +84,15 @@ class _Table:
 
 
 class _Memory:
-    """Candidates of requests: of one kind, features by id, and between a user and them those pairs that had any."""
+    """Candidates of requests: of one kind, features by id, and between a user and them those pairs that had any.
 
-    def __init__(self, own: slice, pair: slice, known: int, width: int) -> None:
-        self._own, self._pair, self._known, self._width = own, pair, known, width
+    Args:
+        own, pair: the columns of either. known: the column that says whether a pair had any. width: of all columns.
+        personal: whether nothing is worth ranking by for a user whose own pairs were never read.
+    """
+
+    def __init__(self, own: slice, pair: slice, known: int, width: int, *, personal: bool) -> None:
+        self._own, self._pair, self._known, self._width, self._personal = own, pair, known, width, personal
         self._table = _Table(len(range(width)[own]))
         self._pairs = _Lru[tuple[Ints, Floats]](_KEPT)
 
@@ -108,8 +113,9 @@ class _Memory:
         if (pairs := self._pairs.find(user_id)) is not None:
             _, at, of = np.intersect1d(ids, pairs[0], return_indices=True)
             out[at, self._pair] = pairs[1][of]
+        enough = (not len(ids) or bool(known.mean() >= _ENOUGH)) and not (self._personal and pairs is None)
         age_s = max(0.0, now_us - float(read_at[known].min())) / 1e6 if known.any() else 0.0
-        return out, bool(known.mean() >= _ENOUGH) if len(ids) else True, age_s
+        return out, enough, age_s
 
 
 class LastKnown:
@@ -120,8 +126,11 @@ class LastKnown:
         self._users, self._places = _Lru[UserRow](_KEPT), _Lru[PlaceRow](_KEPT)
         place, pair = slice(0, _PLACE), slice(_PLACE, None)
         tie, person = slice(0, _TIE), slice(_TIE, None)
-        self._to_places = _Memory(place, pair, ONLINE_PLACE.index("pair_known"), len(ONLINE_PLACE))
-        self._to_people = _Memory(person, tie, ONLINE_PEOPLE.index("tie_known"), len(ONLINE_PEOPLE))
+        known = ONLINE_PLACE.index("pair_known"), ONLINE_PEOPLE.index("tie_known")
+        # Of the default world's whole lists, the first ten: places ranked without one's pairs keep 6, by retrieval 4;
+        # people ranked without one's ties keep 3, by retrieval 5.
+        self._to_places = _Memory(place, pair, known[0], len(ONLINE_PLACE), personal=False)
+        self._to_people = _Memory(person, tie, known[1], len(ONLINE_PEOPLE), personal=True)
 
     def keep_users(self, rows: Sequence[UserRow | None]) -> None:
         """Remember users as read online."""

@@ -278,6 +278,16 @@ def test_with_what_was_read_last_the_answer_is_the_one_of_then(shared: Shared):
     assert later.features_age_s == 7 * 60
 
 
+def test_what_was_read_for_others_is_enough_for_places_but_not_for_people(shared: Shared):
+    engine = live(shared, candidates=N_PLACES)
+    places(engine, PlaceQuery(4))
+    people(engine, PeopleQuery(4))
+    engine.features.down = True
+    assert places(engine, PlaceQuery(7)).degraded == (LAST_KNOWN, PROFILES)
+    assert people(engine, PeopleQuery(7)).degraded == (NO_FEATURES, PROFILES)
+    assert people(engine, PeopleQuery(4)).degraded == (LAST_KNOWN, PROFILES)
+
+
 def test_without_anything_read_the_order_is_that_of_the_sources(shared: Shared):
     """Reciprocal rank fusion by a loop, over what each source says."""
     engine = live(shared, candidates=N_PLACES)
