@@ -45,7 +45,7 @@ class Wire:
         if not replies:
             return []
         deadline = time.monotonic() + self._timeout_s
-        connection = self._idle.pop() if self._idle else self._pool.make_connection()
+        connection = self._spare() or self._pool.make_connection()
         try:
             answers = self._exchange(connection, commands, replies, deadline)
         except BaseException as error:
@@ -64,8 +64,15 @@ class Wire:
 
     def close(self) -> None:
         """Close every idle connection."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        while (connection := self._spare()) is not None:
+            connection.disconnect()
+
+    def _spare(self) -> Any:
+        """An idle connection, if there is one: another thread may take the last."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _exchange(self, connection: Any, commands: bytes, replies: int, deadline: float) -> list[Any]:
         if connection._sock is None:

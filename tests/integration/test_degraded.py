@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from qdrant_client import AsyncQdrantClient
 from api.app import create_app
 from api.state import State
 from recsys.breaker import THRESHOLD
+from recsys.errors import FeatureStoreUnavailable
 from recsys.index import EdgeIndex, ServerIndex
 from recsys.recommend.engine import Engine
 from recsys.services import running, start, stop
@@ -135,6 +137,29 @@ def test_a_frozen_store_holds_up_a_few_requests_once_and_none_fails(
 
     asyncio.run(run())
     assert engine.degradations["online_profiles"] >= 150
+
+
+def test_idle_connections_are_given_up_with_the_one_that_failed(filled: Filled, own_server: tuple[str, Path]):
+    """By many threads at once; or the first reads after a restart would fail, one for each of them."""
+    store = open_store(own_server[0], filled.data_dir)
+    with ThreadPoolExecutor(16) as threads:
+
+        def read(user_id: int) -> bool:
+            try:
+                return store.users([user_id], filled.end) != []
+            except FeatureStoreUnavailable:
+                return False
+
+        assert all(threads.map(read, range(64)))
+        assert store.wire._idle
+        server = pid(*own_server)
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
+        assert not any(threads.map(read, range(64)))
+        assert not store.wire._idle
+        start(*own_server)
+        assert read(1)
+    store.close()
 
 
 def test_a_store_that_is_killed_and_started_again_needs_no_restart_of_the_app(
