@@ -11,38 +11,44 @@ import torch
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, explain, recommend, routes, safety, state
+from api import errors, explain, recommend, routes, safety
+from api.fleet import Fleet
+from api.follow import Follower
 from api.middleware import BodyLimit, RequestContext, add_request_id
-from recsys.errors import RecsysError
-from recsys.recommend.people import PeopleQuery, recommend_people
-from recsys.recommend.places import recommend_places
-from recsys.recommend.ranking import PlaceQuery
+from api.state import State
+from api.traffic import Shadows
 from recsys.settings import Settings
 
 _LOG = structlog.get_logger("api")
 
 
-def create_app(settings: Settings, *, ready: state.State | None = None) -> FastAPI:
+def create_app(settings: Settings, *, ready: State | Follower | None = None) -> FastAPI:
     """Build the app.
 
     Args:
         settings: where things are.
-        ready: parts made elsewhere, instead of the live version's.
+        ready: parts made elsewhere, or what was opened before; default: the live version, opened at start-up.
     """
     configure_logs()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        held = ready or await state.load(settings)
-        app.state.recsys = held
+        follower = None
+        if isinstance(ready, State):
+            fleet = Fleet(ready)
+            if ready.events is not None:
+                ready.events.start()
+        else:
+            follower = ready or await Follower.open(settings)
+            fleet = follower.fleet
+            follower.start()
+        app.state.fleet, app.state.shadows = fleet, Shadows()
         torch.set_num_threads(1)  # a request scores one small batch: more threads only wait for each other
         try:
-            if held.events is not None:
-                held.events.start()
-            await _warm(held)
             yield
         finally:
-            await held.close()
+            await app.state.shadows.close()
+            await (follower or fleet).close()
 
     app: FastAPI = FastAPIOffline(
         title="recsys",
@@ -63,20 +69,6 @@ def create_app(settings: Settings, *, ready: state.State | None = None) -> FastA
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
     return app
-
-
-async def _warm(held: state.State) -> None:
-    """One request of each kind, so that the first user does not pay for lazy loading."""
-    engine = held.engine
-    if engine is None:
-        _LOG.warning("nothing is published yet: run `recsys publish`")
-        return
-    try:
-        await recommend_places(engine, PlaceQuery(held.warm_user), held.now())
-        await recommend_people(engine, PeopleQuery(held.warm_user), held.now())
-    except RecsysError as error:
-        _LOG.warning("not warm", error=type(error).__name__, detail=str(error))
-    _LOG.info("serving", model_version=engine.version)
 
 
 class _Forward(logging.Handler):

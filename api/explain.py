@@ -11,6 +11,7 @@ from api.recommend import place_query, target_place
 from api.routes import ERRORS, Live
 from api.rules import PlaceContext
 from api.schemas import User
+from api.traffic import choose
 from recsys.errors import InvalidField
 from recsys.recommend.people import PeopleQuery
 from recsys.recommend.whynot import Explanation, Outcome, explain_person, explain_place
@@ -76,8 +77,8 @@ class ExplainResponse(BaseModel):
 @router.post("/explain")
 async def explain(body: ExplainRequest, state: Live) -> ExplainResponse:
     """Why a place or a person is in somebody's list, or why not. For the team, not for the user: it names blocks."""
-    engine = state.require()
-    user_id = engine.users.number("user_id", body.user_id)
+    user_id = state.require().users.number("user_id", body.user_id)
+    engine, _ = choose(state, [user_id])
     if (body.place_id is None) == (body.person_id is None):
         raise InvalidField("place_id", "must be said, or else person_id, and not both")
     found: Explanation

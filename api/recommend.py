@@ -1,6 +1,8 @@
 """Recommendations: a request's fields in, an answer's fields out."""
 
+from collections.abc import Awaitable
 from dataclasses import replace
+from datetime import datetime
 
 from fastapi import APIRouter
 
@@ -20,25 +22,34 @@ from api.schemas import (
     PlaceRecommendationResponse,
     User,
 )
+from api.traffic import Asked
 from recsys.errors import InvalidField, UnknownUser
 from recsys.recommend.engine import Engine
 from recsys.recommend.filters import NO_FILTERS, Filters
-from recsys.recommend.groups import GroupPlace, recommend_group
+from recsys.recommend.groups import GroupAnswer, GroupPlace, recommend_group
 from recsys.recommend.newcomer import NOBODY, Profile, recommend_to_anybody
-from recsys.recommend.people import PeopleQuery, recommend_people
+from recsys.recommend.people import PeopleAnswer, PeopleQuery, recommend_people
+from recsys.recommend.places import PlaceAnswer
 from recsys.recommend.ranking import PlaceQuery
 
 router = APIRouter(tags=["recommend"], responses=ERRORS)
 
 
 @router.post("/recommend/places")
-async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommendationResponse:
+async def places(body: PlaceRecommendationRequest, state: Live, asked: Asked) -> PlaceRecommendationResponse:
     """Places of one city for one user, best first, with reasons."""
-    engine = state.require()
-    said, user_id = body.profile, _who(engine, body)
-    query = _with_words(place_query(engine, body, user_id), body)
+    said, user_id = body.profile, _who(state.require(), body)
     profile = None if said is None else Profile(tuple(dict.fromkeys(said.categories)), tuple(dict.fromkeys(said.tags)))
-    answer = await recommend_to_anybody(engine, query, profile, state.now())
+
+    def ask(engine: Engine, now: datetime) -> Awaitable[PlaceAnswer]:
+        query = _with_words(place_query(engine, body, user_id), body)
+        return recommend_to_anybody(engine, query, profile, now)
+
+    def shown(answer: PlaceAnswer) -> list[tuple[int, float]]:
+        return [(r.place_id, r.score) for r in answer.recommendations]
+
+    said_by = await asked.answer("place", [None if user_id == NOBODY else user_id], ask, shown)
+    engine, answer = said_by.engine, said_by.answer
     return PlaceRecommendationResponse(
         user=None if user_id == NOBODY else _user(engine, user_id),
         recommendations=[
@@ -48,29 +59,36 @@ async def places(body: PlaceRecommendationRequest, state: Live) -> PlaceRecommen
         city_name=answer.city_name,
         features_age_s=round(answer.features_age_s, 3),
         next_cursor=answer.next_cursor,
-        degraded=list(answer.degraded),
+        degraded=list(said_by.degraded),
         model_version=engine.version,
         request_id=request_id.get(),
     )
 
 
 @router.post("/recommend/people")
-async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecommendationResponse:
+async def people(body: PeopleRecommendationRequest, state: Live, asked: Asked) -> PeopleRecommendationResponse:
     """People of one city for one user to go with, best first, with reasons."""
-    engine = state.require()
-    engine.check("activity_tags", body.activity_tags or (), engine.gazetteer.taxonomy.tags)
-    user_id = engine.users.number("user_id", body.user_id)
-    query = PeopleQuery(
-        user_id,
-        body.city_id,
-        target_place(engine, body.target_place_id),
-        tuple(dict.fromkeys(body.activity_tags or ())),
-        body.time_slot,
-        body.top_k,
-        body.exclude_friends,
-        body.cursor,
-    )
-    answer = await recommend_people(engine, query, state.now())
+    user_id = state.require().users.number("user_id", body.user_id)
+
+    def ask(engine: Engine, now: datetime) -> Awaitable[PeopleAnswer]:
+        engine.check("activity_tags", body.activity_tags or (), engine.gazetteer.taxonomy.tags)
+        query = PeopleQuery(
+            user_id,
+            body.city_id,
+            target_place(engine, body.target_place_id),
+            tuple(dict.fromkeys(body.activity_tags or ())),
+            body.time_slot,
+            body.top_k,
+            body.exclude_friends,
+            body.cursor,
+        )
+        return recommend_people(engine, query, now)
+
+    def shown(answer: PeopleAnswer) -> list[tuple[int, float]]:
+        return [(r.user_id, r.combined_score) for r in answer.recommendations]
+
+    said_by = await asked.answer("person", [user_id], ask, shown)
+    engine, answer = said_by.engine, said_by.answer
     return PeopleRecommendationResponse(
         user=_user(engine, user_id),
         recommendations=[
@@ -79,25 +97,30 @@ async def people(body: PeopleRecommendationRequest, state: Live) -> PeopleRecomm
         city_id=answer.city_id,
         city_name=answer.city_name,
         next_cursor=answer.next_cursor,
-        degraded=list(answer.degraded),
+        degraded=list(said_by.degraded),
         model_version=engine.version,
         request_id=request_id.get(),
     )
 
 
 @router.post("/recommend/groups")
-async def groups(body: GroupRecommendationRequest, state: Live) -> GroupRecommendationResponse:
+async def groups(body: GroupRecommendationRequest, state: Live, asked: Asked) -> GroupRecommendationResponse:
     """Places of one city that suit several users, with what each place is to each of them."""
-    engine = state.require()
-    users = [engine.users.number(f"user_ids.{i}", given) for i, given in enumerate(body.user_ids)]
+    users = [state.require().users.number(f"user_ids.{i}", given) for i, given in enumerate(body.user_ids)]
     for at, user_id in enumerate(users):
         if user_id in users[:at]:
             raise InvalidField(f"user_ids.{at}", f"must name each user once (got {user_id} twice)")
-    answer = await recommend_group(
-        engine, _with_words(place_query(engine, body, users[0]), body), users, body.strategy, state.now()
-    )
+
+    def ask(engine: Engine, now: datetime) -> Awaitable[GroupAnswer]:
+        query = _with_words(place_query(engine, body, users[0]), body)
+        return recommend_group(engine, query, users, body.strategy, now)
+
+    def shown(answer: GroupAnswer) -> list[tuple[int, float]]:
+        return [(r.place_id, r.score) for r in answer.recommendations]
+
+    said_by = await asked.answer("group", users, ask, shown)
+    engine, answer = said_by.engine, said_by.answer
     return GroupRecommendationResponse(
-        degraded=list(answer.degraded),
         users=[_user(engine, user_id) for user_id in users],
         strategy=answer.strategy,
         recommendations=[_group_place(engine, r) for r in answer.recommendations],
@@ -105,6 +128,7 @@ async def groups(body: GroupRecommendationRequest, state: Live) -> GroupRecommen
         city_name=answer.city_name,
         features_age_s=round(answer.features_age_s, 3),
         next_cursor=answer.next_cursor,
+        degraded=list(said_by.degraded),
         model_version=engine.version,
         request_id=request_id.get(),
     )

@@ -1,5 +1,6 @@
 """The endpoints, thin: a request's fields in, an answer's fields out."""
 
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api.events import take
+from api.fleet import Fleet
 from api.middleware import request_id
 from api.page import welcome
 from api.schemas import (
@@ -35,9 +37,10 @@ _LINKS = {"docs": "/docs", "ready": "/ready", "health": "/health", "openapi": "/
 router = APIRouter()
 
 
-def _state(request: Request) -> State:
-    state: State = request.app.state.recsys
-    return state
+async def _state(request: Request) -> AsyncIterator[State]:
+    fleet: Fleet = request.app.state.fleet
+    with fleet.lease() as state:
+        yield state
 
 
 Live = Annotated[State, Depends(_state)]
@@ -67,16 +70,15 @@ async def health() -> Health:
 async def ready(state: Live) -> Ready:
     """A version is loaded, with its popular lists, and the index has answered: requests may come.
 
-    A store that does not answer makes it degraded, not unready, since answers do without it; 503 says what is missing.
+    A store that does not answer, or a published version that cannot be loaded, makes it degraded, not unready, since
+    answers do without it; 503 says what is missing.
     """
     engine = state.require()
     stores = await answering(engine, state.now())
     parts = {name: "answers" if there else "does not answer" for name, there in stores.items()}
-    return Ready(
-        status="ready" if all(stores.values()) else "degraded",
-        model_version=engine.version,
-        parts=parts | {"model": "loaded", "popular": "loaded"},
-    )
+    parts |= {"model": "; ".join(state.troubles) or "loaded", "popular": "loaded"}
+    whole = all(stores.values()) and not state.troubles
+    return Ready(status="ready" if whole else "degraded", model_version=engine.version, parts=parts)
 
 
 @router.get("/taxonomy", responses={503: ERRORS[503]}, tags=["about"])

@@ -86,7 +86,7 @@ class PlaceRecommendationResponse(BaseModel):
     city_name: str
     features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
-    degraded: list[str] = Field(description=f"{DEGRADED}; user_vector: somebody unknown was answered by a profile")
+    degraded: list[str] = Field(description=DEGRADED)
     model_version: str
     request_id: str
 

@@ -26,10 +26,7 @@ app = typer.Typer(
 
 
 @app.command()
-def generate(
-    force: opt.Force = False,
-    as_json: opt.AsJson = False,
-) -> None:
+def generate(force: opt.Force = False, as_json: opt.AsJson = False) -> None:
     """Make the synthetic city world (RECSYS_PRESET, RECSYS_USERS, RECSYS_PLACES, RECSYS_SEED)."""
     # Before numpy is imported: the workers share the cores, and BLAS threads of their own only spin against them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -95,11 +92,7 @@ def train(until: opt.Until = None, as_json: opt.AsJson = False) -> None:
 
 
 @app.command()
-def evaluate(
-    version: opt.Version = None,
-    protocol: opt.Protocol = None,
-    as_json: opt.AsJson = False,
-) -> None:
+def evaluate(version: opt.Version = None, protocol: opt.Protocol = None, as_json: opt.AsJson = False) -> None:
     """Measure a version on the test weeks, beside simple methods and the oracle, or by a protocol."""
     if protocol:
         run_job(f"evaluate-{protocol}", as_json, module="protocols", summary=False, protocol=protocol, version=version)
@@ -111,6 +104,18 @@ def evaluate(
 def publish(version: opt.Version = None, force: opt.Insist = False, as_json: opt.AsJson = False) -> None:
     """Put a version's embeddings into the vector index and make it live, unless it is worse than the live one."""
     run_job("publish", as_json, version=version, force=force)
+
+
+@app.command()
+def serve(workers: opt.Workers = 1, as_json: opt.AsJson = False) -> None:
+    """Serve the live version over HTTP (RECSYS_HOST, RECSYS_PORT), and follow what is published."""
+    run_job("serve", as_json, workers=workers)
+
+
+@app.command()
+def experiment(window_hours: opt.WindowHours = 24.0, until: opt.AsOf = None, as_json: opt.AsJson = False) -> None:
+    """What people did with the places that each version showed them: click-through and attend rate, with intervals."""
+    run_job("experiment", as_json, window_hours=window_hours, until=until)
 
 
 @app.command()

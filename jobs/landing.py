@@ -11,7 +11,8 @@ from expectations import SIZES_SQL, SUITES, Bounds
 from expectations.gate import rejections
 from jobs.report import Report
 from recsys.atomic import replacing, write_json
-from recsys.events import EventLog, landable, world_of
+from recsys.dataset import world_of
+from recsys.events import EventLog, landable
 from recsys.lake import EVENTS, Lake
 from recsys.quality import check
 from recsys.schemas import TABLES

@@ -24,6 +24,12 @@ Force = Annotated[bool, typer.Option("--force", help="Generate again what is alr
 Insist = Annotated[bool, typer.Option("--force", help="Publish although it is worse than the version that serves.")]
 MappingFile = Annotated[Path | None, typer.Argument(help="A mapping file (TOML); docs/own-data.md says how.")]
 AcceptDrift = Annotated[bool, typer.Option(help="Accept a batch that differs much from the last one.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes that answer; each loads the versions itself.")]
+WindowHours = Annotated[float, typer.Option(min=0.01, help="How long after it was shown an event counts, hours.")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(help="As of this moment; default: now, for a synthetic world the last thing that happened."),
+]
 Query = Annotated[str | None, typer.Argument(help="A query; without one, an interactive prompt.")]
 Format = Annotated[str, typer.Option("--format", help="table, json, csv or parquet")]
 
@@ -31,7 +37,6 @@ Format = Annotated[str, typer.Option("--format", help="table, json, csv or parqu
 PLAIN = {
     "ablate": ("ablate", "run", "Train the model without each of its parts; what each brings on the validation weeks."),
     "rollback": ("rollback", "run", "Make the previous version live again."),
-    "serve": ("serve", "run", "Serve the live version over HTTP (RECSYS_HOST, RECSYS_PORT)."),
     "replay": ("replay", "run", "Fold events of the log that the online store does not count yet."),
     "up": ("services", "up", "Start the embedded online store."),
     "down": ("services", "down", "Stop the embedded online store; its data stay."),

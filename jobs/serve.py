@@ -6,35 +6,39 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
-from api.app import create_app
-from api.state import load
+from api.app import configure_logs, create_app
+from api.follow import Follower
 from jobs.report import Report
 from jobs.services import ensure
+from jobs.workers import supervise
 from recsys import services
 from recsys.errors import ConfigError
 from recsys.settings import Settings
 
 
-def run(settings: Settings, report: Report, *, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve the live version.
+def run(settings: Settings, report: Report, *, workers: int = 1, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve what is published, and follow what is published later.
 
     Args:
         settings: host, port and where things are.
         report: gets the address.
+        workers: how many processes answer; each loads the versions itself.
         on_ready: called with the base URL once requests are answered.
 
     Raises:
-        ConfigError: the port is in use.
-        RecsysError: the live version cannot be loaded, or the online store cannot be started.
+        ConfigError: the port is in use, or what RECSYS_SPLIT or RECSYS_SHADOW asks for cannot be.
+        RecsysError: neither the live version nor the one before can be loaded, or the online store cannot be started.
     """
+    configure_logs()
     base = f"http://{settings.host}:{settings.port}"
     try:
-        listener = socket.create_server((settings.host, settings.port))
+        listener = socket.create_server((settings.host, settings.port), backlog=2048)
     except OSError as error:
         raise ConfigError(
             f"RECSYS_PORT must be free on {settings.host} (got {settings.port}: {error.strerror})"
@@ -45,22 +49,46 @@ def run(settings: Settings, report: Report, *, on_ready: Callable[[str], None] |
         if on_ready is not None:
             on_ready(base)
 
-    async def serve() -> None:
-        app = create_app(settings, ready=await load(settings))  # here, not in the lifespan: an error keeps its type
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
-        await _Server(config, announce).serve(sockets=[listener])
+    with listener, online_store(settings), contextlib.suppress(KeyboardInterrupt):
+        if workers > 1:
+            supervise(settings, listener, workers, announce)
+        else:
+            serve(settings, listener, announce)
+    report.update(served=base, workers=workers)
 
-    loop = asyncio.Runner(loop_factory=auto_loop_factory())
-    # uvicorn finishes its requests, then raises the signal again
-    with listener, online_store(settings), contextlib.suppress(KeyboardInterrupt), loop as runner:
-        runner.run(serve())
-    report["served"] = base
+
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    announce: Callable[[], None],
+    *,
+    since_ns: int | None = None,
+    worker: bool = False,
+) -> None:
+    """Answer in this process until a signal.
+
+    Args:
+        settings: where things are.
+        listener: bound.
+        announce: called once requests are answered.
+        since_ns: when the service started, by `time.monotonic_ns`; default: now.
+        worker: one of several: Ctrl-C is for the process that started it.
+    """
+
+    async def answer() -> None:
+        # here, not in the lifespan: an error keeps its type
+        app = create_app(settings, ready=await Follower.open(settings, since_ns=since_ns))
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+        await _Server(config, announce, deaf=worker).serve(sockets=[listener])
+
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(answer())  # uvicorn finishes its requests, then raises the signal again
 
 
 @contextlib.contextmanager
 def online_store(settings: Settings) -> Iterator[None]:
     """The online store, up; stopped at the end if it was started here, on SIGTERM as on Ctrl-C."""
-    with _sigterm_unwinds():
+    with sigterm_unwinds():
         store = ensure(settings)
         try:
             yield
@@ -70,7 +98,7 @@ def online_store(settings: Settings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
+def sigterm_unwinds() -> Iterator[None]:
     """End by unwinding, not at once: an orphaned server would stay."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -87,13 +115,17 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, saying when it answers."""
+    """Uvicorn, saying when it answers; `deaf`: to Ctrl-C."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], *, deaf: bool) -> None:
         super().__init__(config)
-        self._announce = announce
+        self._announce, self._deaf = announce, deaf
 
     async def startup(self, *args: Any, **kwargs: Any) -> None:
         await super().startup(*args, **kwargs)
         if self.started:
             self._announce()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not (self._deaf and sig == signal.SIGINT):
+            super().handle_exit(sig, frame)

@@ -13,7 +13,7 @@ from jobs.command import midnight
 from jobs.opened import opened
 from jobs.report import Report
 from recsys.artifacts import Artifact, open_artifact, save_artifact, versions
-from recsys.events import world_of
+from recsys.dataset import world_of
 from recsys.lake import Lake
 from recsys.settings import Settings
 from recsys.training.config import Progress, TrainConfig

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from recsys.atomic import finish_staging, replacing
+from recsys.dataset import world_of
 from recsys.errors import DataError, NotReady
 from recsys.schemas import TABLES
 from recsys.taxonomy import CITY, Taxonomy, read_taxonomy
@@ -41,7 +42,8 @@ _DAY: Final = timedelta(days=1)
 class Lake:
     """DuckDB views over every parquet file that exists: tables, feature views, `quarantine_<table>`, `<kind>_ids`.
 
-    `interactions` are those of the accepted table and, after them, the live events that were accepted since.
+    `interactions` are those of the accepted table and, after them, the live events that were accepted since;
+    `impressions` are what was shown of this data set.
     Files that appear or go while the lake is open are noticed at the next query. Use it from one thread at a time.
 
     Args:
@@ -210,7 +212,9 @@ class Lake:
         rejected = (*TABLES, "ingest", "events")
         found |= {f"quarantine_{name}": self._dir / "quarantine" / f"{name}.parquet" for name in rejected}
         found |= {name: self._dir / "ids" / f"{name.removesuffix('_ids')}.parquet" for name in _IDS}
-        return {name: path for name, path in found.items() if path.exists()}
+        shown = self._dir / "impressions" / world_of(self.source())
+        found = {name: path for name, path in found.items() if path.exists()}
+        return found | ({"impressions": shown / "*.parquet"} if any(shown.glob("[!.]*.parquet")) else {})
 
     def _open(
         self, sql: str | None = None, files: Mapping[str, Path | Sequence[Path]] | None = None
@@ -234,13 +238,15 @@ class Lake:
         return connection
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        views = {name: (path, path.stat().st_mtime_ns) for name, path in self._files().items()}
+        views = {name: (path, _changed(path)) for name, path in self._files().items()}
         if (events := self._dir / "lake" / EVENTS).exists():
             views["events"] = (events, events.stat().st_mtime_ns)
         if self._fenced is None or views != self._views:
             self.close()
             fenced = self._open()
-            folders = ", ".join(_text(self._dir / folder) for folder in ("lake", "features", "quarantine", "ids"))
+            folders = ", ".join(
+                _text(self._dir / folder) for folder in ("lake", "features", "quarantine", "ids", "impressions")
+            )
             fenced.execute(f"SET allowed_directories = [{folders}]")
             fenced.execute("SET enable_external_access = false")
             fenced.execute("SET lock_configuration = true")
@@ -266,6 +272,11 @@ def read_source(folder: Path) -> dict[str, Any]:
     return source
 
 
+def _changed(path: Path) -> int:
+    """When a file, or what is in a folder, last changed."""
+    return (path.parent if "*" in path.name else path).stat().st_mtime_ns
+
+
 def _reads(sql: str) -> bool:
     """Whether this is one statement that reads. EXPLAIN ANALYZE runs what it explains, so what follows it must read."""
     while explain := _EXPLAIN.match(sql):
@@ -289,6 +300,10 @@ def _explained(data_dir: Path) -> Iterator[None]:
             raise NotReady(f"{name} is not in the lake: run `recsys validate` (looked in {data_dir})") from error
         if name in FEATURE_VIEWS:
             raise NotReady(f"{name} is not there yet: run `recsys materialize` (looked in {data_dir})") from error
+        if name == "impressions":
+            raise NotReady(
+                "nothing was shown yet, or it is not written: `recsys serve` does, every few seconds"
+            ) from error
         if name == "quarantine_ingest" or name in _IDS:
             raise NotReady(
                 f"{name} is not there: `recsys ingest` makes it, where there is something to put in"

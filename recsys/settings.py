@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     k_anonymity: int = Field(
         default=3, ge=1, le=1_000, description="what friends did is told only where at least so many did"
     )
+    split: str | None = Field(
+        default=None, description="VERSION:SHARE: this share of the users is answered by that version; unset: none"
+    )
+    shadow: str | None = Field(
+        default=None, description="a version that computes every answer too, after it was sent; unset: none"
+    )
+    impression_days: int = Field(default=90, ge=1, description="how long it is kept what was shown to whom, days")
     now: datetime | None = Field(
         default=None,
         description="the moment the service believes in; unset: the end of a synthetic world's data, else the clock",
@@ -83,6 +90,11 @@ class Settings(BaseSettings):
     def events(self) -> Path:
         """Logs of what the API was told, a folder a data set."""
         return self.data_dir / "events"
+
+    @property
+    def impressions(self) -> Path:
+        """What was shown to whom, a folder a data set."""
+        return self.data_dir / "impressions"
 
     @property
     def safety(self) -> Path:

@@ -172,8 +172,9 @@ def make_engine(folder: Path, *, users_in_index: int = N_USERS - 1) -> Engine:
         {"user_id": people, "index": people, "city_id": people % N_CITIES, **{n: list(v) for n, v in of_users.items()}}
     )
     sources = make_sources(len(people))
+    reader = asyncio.run(index.reader("test-1"))
     return Engine(
-        "test-1", names, Ranker(config, Heads(config)), index, features, candidates=50, homes=Homes(users),
+        "test-1", names, Ranker(config, Heads(config)), reader, features, candidates=50, homes=Homes(users),
         catalogue=Catalogue(sources, table, len(people)), community=Community(make_people_sources(sources), users),
         safety=Safety(folder.parent / f"{folder.name}-safety" / "test"), own=Own(users, table),
     )  # fmt: skip

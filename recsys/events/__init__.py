@@ -1,6 +1,6 @@
 """What the API is told, made to count: a log on disk first, then the states online, each event exactly once."""
 
-from recsys.events.event import AHEAD, KINDS, LATE, Event, Kind, world_of
+from recsys.events.event import AHEAD, KINDS, LATE, Event, Kind
 from recsys.events.folder import Folder, fold_pending
 from recsys.events.intake import Intake, Receipt
 from recsys.events.landing import landable
@@ -19,5 +19,4 @@ __all__ = [
     "Receipt",
     "fold_pending",
     "landable",
-    "world_of",
 ]

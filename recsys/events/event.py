@@ -1,12 +1,10 @@
 """One thing that somebody did, as the log keeps it: a line of JSON, from which a row of `interactions` is made."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from hashlib import sha256
-from typing import Any, Final, Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
 import numpy as np
 
@@ -19,7 +17,6 @@ Kind = Literal["view", "like", "save", "share", "attend"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 AHEAD: Final = timedelta(minutes=5)  # how far the clocks of those who send may be ahead of ours
 LATE: Final = timedelta(days=90)  # an event that is older counts in no feature
-_WORLD: Final = ("name", "preset", "seed", "users", "places")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -105,19 +102,6 @@ class Event:
             int(kind == "share"), kind == "attend", _rating(kind, self.dwell_s), self.time_of_day, self.day_of_week,
             self.seq,
         )  # fmt: skip
-
-
-def world_of(source: Mapping[str, Any]) -> str:
-    """What names a data set's event log, so that events of one never reach another.
-
-    Args:
-        source: what `source.json` says about the data set.
-
-    Returns:
-        Eight hexadecimal digits; the same for every batch of one data set.
-    """
-    known = json.dumps({name: source.get(name) for name in _WORLD}, sort_keys=True)
-    return sha256(known.encode()).hexdigest()[:8]
 
 
 @lru_cache(maxsize=65_536)

@@ -64,31 +64,12 @@ class Hits:
     vectors: Floats
 
 
-class VectorIndex(Protocol):
-    """What both engines do. An answer comes from one version: the live one when `refresh` was last called."""
+class IndexReader(Protocol):
+    """Searches one version, whichever is live meanwhile: an answer that asks twice never sees two."""
 
     @property
-    def live(self) -> str | None:
-        """The version that answers; None before the first publish."""
-
-    async def refresh(self) -> str | None:
-        """Follow the pointer to the live version, and return it."""
-
-    async def versions(self) -> list[str]:
-        """Every complete version, by name."""
-
-    async def publish(self, version: str, places: Vectors, users: Vectors) -> None:
-        """Write both collections, then make them live in one step; the version before stays for `rollback`.
-
-        A version that is complete is not written again.
-
-        Raises:
-            DataError: vectors of the wrong shape, or not of length one.
-            IndexUnavailable: the engine did not take them.
-        """
-
-    async def rollback(self) -> str:
-        """Swap the live version with the one before; NotReady when there is none."""
+    def version(self) -> str:
+        """The version that answers."""
 
     async def search(
         self,
@@ -113,12 +94,54 @@ class VectorIndex(Protocol):
             using: name of the vectors to compare with, and to return.
 
         Raises:
-            NotReady: nothing was published.
             IndexUnavailable: the engine did not answer.
         """
 
     async def vectors(self, collection: Collection, ids: Sequence[int], using: str = "embedding") -> dict[int, Floats]:
         """Vectors by id; ids that are not there are absent."""
+
+    async def close(self) -> None:
+        """Release what is held open."""
+
+
+class VectorIndex(Protocol):
+    """What both engines do with versions: publish, roll back, and open one for searching."""
+
+    @property
+    def live(self) -> str | None:
+        """The version that should answer, when `refresh` was last called; None before the first publish."""
+
+    @property
+    def previous(self) -> str | None:
+        """The one before it, likewise; None before the second publish."""
+
+    async def refresh(self) -> str | None:
+        """Read the pointer, and return the live version."""
+
+    async def versions(self) -> list[str]:
+        """Every complete version, by name."""
+
+    async def publish(self, version: str, places: Vectors, users: Vectors) -> None:
+        """Write both collections, then make them live in one step; the version before stays for `rollback`.
+
+        A version that is complete is not written again. Readers of a version that goes keep what they hold open in
+        the embedded engine; a server drops its collections.
+
+        Raises:
+            DataError: vectors of the wrong shape, or not of length one.
+            IndexUnavailable: the engine did not take them.
+        """
+
+    async def rollback(self) -> str:
+        """Swap the live version with the one before; NotReady when there is none."""
+
+    async def reader(self, version: str) -> IndexReader:
+        """Open a version for searching; close it before the index.
+
+        Raises:
+            NotReady: the index does not hold that version.
+            IndexUnavailable: the engine could not open it.
+        """
 
     async def close(self) -> None:
         """Release what is held open."""

@@ -1,7 +1,10 @@
-"""Qdrant's engine in process: a folder a collection, and a pointer file."""
+"""Qdrant's engine in process: a folder a collection, a pointer file, and a copy of hard links a reader."""
 
+import asyncio
 import contextlib
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,32 +13,35 @@ from typing import Any, Final
 
 import numpy as np
 
-from recsys.atomic import replacing_folder, write_json
+from recsys.atomic import locked, replacing_folder, write_json
 from recsys.constants import D_MODEL
-from recsys.errors import IndexUnavailable, NotReady
-from recsys.index.base import BATCH, COLLECTIONS, Collection, Floats, Hits, Vectors, hits
+from recsys.errors import DataError, IndexUnavailable, NotReady
+from recsys.index.base import BATCH, COLLECTIONS, Collection, Floats, Hits, IndexReader, Vectors, hits
 
 _POINTER: Final = "live.json"
+_READERS: Final = "readers"
+_WAL: Final = "wal"
+_SWEEP_S: Final = 10.0
 
 
 class EdgeIndex:
-    """Qdrant's engine in this process. A collection belongs to one process at a time: its log is locked."""
+    """Qdrant's engine in this process. Any number of processes may read, and one at a time publish."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._shards: dict[str, Any] = {}
-        self._live = self._pointer()["live"]
+        self._seen: dict[str, str | None] = {"live": None, "previous": None}
 
     @property
     def live(self) -> str | None:  # noqa: D102
-        return self._live
+        return self._seen["live"]
+
+    @property
+    def previous(self) -> str | None:  # noqa: D102
+        return self._seen["previous"]
 
     async def refresh(self) -> str | None:  # noqa: D102
-        live = self._pointer()["live"]
-        if live != self._live:
-            self._live = live
-            self._close()
-        return live
+        self._seen = await asyncio.to_thread(self._pointer)
+        return self.live
 
     async def versions(self) -> list[str]:  # noqa: D102
         found = [{p.name.removeprefix(f"{c}__") for p in self._folder.glob(f"{c}__*")} for c in COLLECTIONS]
@@ -65,7 +71,58 @@ class EdgeIndex:
         await self.refresh()
         return previous
 
-    async def search(  # noqa: D102
+    async def reader(self, version: str) -> IndexReader:  # noqa: D102
+        return await asyncio.to_thread(_EdgeReader, self._folder, version)
+
+    async def close(self) -> None:
+        """Nothing: what is open belongs to readers."""
+
+    def _pointer(self) -> dict[str, str | None]:
+        path = self._folder / _POINTER
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return {"live": content["live"], "previous": content["previous"]}
+        except FileNotFoundError:
+            return {"live": None, "previous": None}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged: remove it, and run `recsys publish` (got {error!r})") from error
+
+
+class _EdgeReader:
+    """A version's shards in a copy of this reader's own, made of hard links, gone when it is closed.
+
+    An engine locks its log, and nothing else of a shard that is only searched. So a reader has its own, empty log
+    (the segments were flushed when they were written) and shares the segments, whoever else reads or publishes.
+    """
+
+    def __init__(self, folder: Path, version: str) -> None:
+        from qdrant_edge import EdgeShard
+
+        self._version = version
+        self._shards: dict[str, Any] = {}
+        with contextlib.ExitStack() as held:
+            own = _claim(folder / _READERS, held)
+            held.callback(self._close_shards)
+            for collection in COLLECTIONS:
+                source = folder / f"{collection}__{version}"
+                try:
+                    shutil.copytree(source, own / collection, copy_function=_link, ignore=_without_log)
+                except (OSError, shutil.Error) as error:
+                    if source.exists():
+                        raise IndexUnavailable(f"{source.name} cannot be opened (got {error})") from error
+                    raise NotReady(  # also where a publish removed it meanwhile
+                        f"the index holds no version {version}: run `recsys publish --version {version}`"
+                    ) from error
+                (own / collection / _WAL).mkdir()
+                with _edge_errors(source.name):
+                    self._shards[collection] = EdgeShard.load(str(own / collection))
+            self._held = held.pop_all()
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    async def search(
         self,
         collection: Collection,
         vector: Floats,
@@ -89,38 +146,46 @@ class EdgeIndex:
             with_payload=False,
         )
         with _edge_errors(collection):
-            return hits(self._shard(collection).query(request), using)
+            return hits(self._shards[collection].query(request), using)
 
-    async def vectors(  # noqa: D102
-        self, collection: Collection, ids: Sequence[int], using: str = "embedding"
-    ) -> dict[int, Floats]:
+    async def vectors(self, collection: Collection, ids: Sequence[int], using: str = "embedding") -> dict[int, Floats]:
         with _edge_errors(collection):
-            records = self._shard(collection).retrieve([int(i) for i in ids], with_payload=False, with_vector=[using])
+            records = self._shards[collection].retrieve([int(i) for i in ids], with_payload=False, with_vector=[using])
         return {int(r.id): np.asarray(r.vector[using], dtype=np.float32) for r in records}
 
-    async def close(self) -> None:  # noqa: D102
-        self._close()
+    async def close(self) -> None:
+        await asyncio.to_thread(self._held.close)
 
-    def _close(self) -> None:
+    def _close_shards(self) -> None:
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
 
-    def _pointer(self) -> dict[str, str | None]:
-        try:
-            content = json.loads((self._folder / _POINTER).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {"live": None, "previous": None}
-        return {"live": content["live"], "previous": content["previous"]}
 
-    def _shard(self, collection: Collection) -> Any:
-        from qdrant_edge import EdgeShard
+def _claim(readers: Path, held: contextlib.ExitStack) -> Path:
+    """A folder of one's own until `held` is closed; those whose process is gone are removed."""
+    with locked(readers / ".lock", _SWEEP_S, IndexUnavailable):
+        for lock in readers.glob("[!.]*.lock"):
+            with contextlib.suppress(IndexUnavailable), locked(lock, 0.0, IndexUnavailable):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink()
+        own = readers / secrets.token_hex(8)
+        held.enter_context(locked(own.with_suffix(".lock"), 0.0, IndexUnavailable))
+    held.callback(own.with_suffix(".lock").unlink, missing_ok=True)
+    held.callback(shutil.rmtree, own, ignore_errors=True)
+    return own
 
-        if self._live is None:
-            raise NotReady("no version is published: run `recsys publish`")
-        if collection not in self._shards:
-            self._shards[collection] = EdgeShard.load(str(self._folder / f"{collection}__{self._live}"))
-        return self._shards[collection]
+
+_without_log = shutil.ignore_patterns(_WAL)
+
+
+def _link(source: str, to: str) -> None:
+    """A hard link; a copy of the settings, which loading may write, and where there are no hard links."""
+    if not source.endswith(".json"):
+        with contextlib.suppress(OSError):
+            os.link(source, to)
+            return
+    shutil.copy2(source, to)
 
 
 def _write_shard(path: Path, points: Vectors) -> None:
@@ -175,6 +240,4 @@ def _edge_errors(what: str) -> Iterator[None]:
     except Exception as error:
         if type(error) is not Exception:  # Edge raises the bare class, and nothing else does
             raise
-        if "WouldBlock" in str(error):
-            raise IndexUnavailable(f"{what} is open in another process: one process at a time, or a server") from error
         raise IndexUnavailable(f"the embedded index failed on {what} (got {error})") from error

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsys.constants import D_MODEL
 from recsys.errors import IndexUnavailable, NotReady
-from recsys.index.base import BATCH, COLLECTIONS, Collection, Floats, Hits, Vectors, hits
+from recsys.index.base import BATCH, COLLECTIONS, Collection, Floats, Hits, IndexReader, Vectors, hits
 
 
 class ServerIndex:
@@ -19,13 +19,19 @@ class ServerIndex:
         """Wrap a `qdrant_client.AsyncQdrantClient`; `owned`: close it with the index."""
         self._client, self._owned = client, owned
         self._live: str | None = None
+        self._previous: str | None = None
 
     @property
     def live(self) -> str | None:  # noqa: D102
         return self._live
 
+    @property
+    def previous(self) -> str | None:  # noqa: D102
+        return self._previous
+
     async def refresh(self) -> str | None:  # noqa: D102
-        self._live = (await self._aliases()).get("places")
+        aliases = await self._aliases()
+        self._live, self._previous = aliases.get("places"), aliases.get("places_previous")
         return self._live
 
     async def versions(self) -> list[str]:  # noqa: D102
@@ -60,49 +66,14 @@ class ServerIndex:
         await self.refresh()
         return previous
 
-    async def search(  # noqa: D102
-        self,
-        collection: Collection,
-        vector: Floats,
-        *,
-        city_id: int,
-        limit: int,
-        exclude: Sequence[int] = (),
-        where: Mapping[str, Sequence[int]] = MappingProxyType({}),
-        using: str = "embedding",
-    ) -> Hits:
-        from qdrant_client import models as m
-
-        must: list[Any] = [m.FieldCondition(key="city_id", match=m.MatchValue(value=int(city_id)))]
-        must += [
-            m.FieldCondition(key=name, match=m.MatchAny(any=[int(v) for v in any_of])) for name, any_of in where.items()
-        ]
-        without: list[Any] | None = [m.HasIdCondition(has_id=[int(i) for i in exclude])] if len(exclude) else None
-        name = self._name(collection)
-        with _server_errors():
-            answer = await self._client.query_points(
-                name, query=vector.tolist(), using=using, limit=limit, with_payload=False, with_vectors=[using],
-                query_filter=m.Filter(must=must, must_not=without),
-            )  # fmt: skip
-        return hits(answer.points, using)
-
-    async def vectors(  # noqa: D102
-        self, collection: Collection, ids: Sequence[int], using: str = "embedding"
-    ) -> dict[int, Floats]:
-        name, wanted = self._name(collection), [int(i) for i in ids]
-        with _server_errors():
-            records = await self._client.retrieve(name, wanted, with_payload=False, with_vectors=[using])
-        return {int(r.id): np.asarray(r.vector[using], dtype=np.float32) for r in records}
+    async def reader(self, version: str) -> IndexReader:  # noqa: D102
+        if version not in await self.versions():
+            raise NotReady(f"the index holds no version {version}: run `recsys publish --version {version}`")
+        return _ServerReader(self._client, version)
 
     async def close(self) -> None:  # noqa: D102
         if self._owned:
             await self._client.close()
-
-    def _name(self, collection: Collection) -> str:
-        # The collection itself, not its alias: an answer that asks twice must not see two versions.
-        if self._live is None:
-            raise NotReady("no version is published: run `recsys publish`")
-        return f"{collection}__{self._live}"
 
     async def _aliases(self) -> dict[str, str]:
         with _server_errors():
@@ -146,6 +117,52 @@ class ServerIndex:
         written = (await self._client.count(name, exact=True)).count
         if written != len(points.ids):
             raise IndexUnavailable(f"{name} must hold {len(points.ids)} points (got {written})")
+
+
+class _ServerReader:
+    """One version's collections, by their own names: an alias may move under a request."""
+
+    def __init__(self, client: Any, version: str) -> None:
+        self._client, self._version = client, version
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    async def search(
+        self,
+        collection: Collection,
+        vector: Floats,
+        *,
+        city_id: int,
+        limit: int,
+        exclude: Sequence[int] = (),
+        where: Mapping[str, Sequence[int]] = MappingProxyType({}),
+        using: str = "embedding",
+    ) -> Hits:
+        from qdrant_client import models as m
+
+        must: list[Any] = [m.FieldCondition(key="city_id", match=m.MatchValue(value=int(city_id)))]
+        must += [
+            m.FieldCondition(key=name, match=m.MatchAny(any=[int(v) for v in any_of])) for name, any_of in where.items()
+        ]
+        without: list[Any] | None = [m.HasIdCondition(has_id=[int(i) for i in exclude])] if len(exclude) else None
+        name = f"{collection}__{self._version}"
+        with _server_errors():
+            answer = await self._client.query_points(
+                name, query=vector.tolist(), using=using, limit=limit, with_payload=False, with_vectors=[using],
+                query_filter=m.Filter(must=must, must_not=without),
+            )  # fmt: skip
+        return hits(answer.points, using)
+
+    async def vectors(self, collection: Collection, ids: Sequence[int], using: str = "embedding") -> dict[int, Floats]:
+        name, wanted = f"{collection}__{self._version}", [int(i) for i in ids]
+        with _server_errors():
+            records = await self._client.retrieve(name, wanted, with_payload=False, with_vectors=[using])
+        return {int(r.id): np.asarray(r.vector[using], dtype=np.float32) for r in records}
+
+    async def close(self) -> None:
+        """Nothing: the client is the index's."""
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from recsys.aggregates.states import Ints
 from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownPlace, UnknownUser
-from recsys.index import VectorIndex
+from recsys.index import IndexReader
 from recsys.models.ranker import Ranker
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
@@ -84,6 +84,7 @@ class Engine:
 
     Attributes:
         version: `model_version` of every answer.
+        index: searches this version.
         candidates: how many places or people retrieval hands to ranking.
         homes: the city and the node number of each user of this version.
         catalogue: its places, and what its sources say of them. community: the same of its users.
@@ -97,7 +98,7 @@ class Engine:
     version: str
     gazetteer: Gazetteer
     ranker: Ranker
-    index: VectorIndex
+    index: IndexReader
     features: Features
     candidates: int
     homes: Homes

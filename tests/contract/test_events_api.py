@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +13,8 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
-from api import state as state_module
 from api.app import create_app
+from api.dataset import Clock, clock_of
 from api.middleware import MAX_BODY_BYTES, MAX_EVENTS_BYTES
 from api.schemas import MAX_EVENTS, EventIn, EventsRequest, EventsResponse
 from api.state import State
@@ -255,7 +256,8 @@ class TestClock:
 
     def clock(self, log: EventLog, **changes: object):
         said = {"synthetic": True, "until": NOW.isoformat()}
-        return state_module._clock(Settings(now=changes.pop("now", None)), Namespace(manifest=said | changes), log)
+        settings, artifact = Settings(now=changes.pop("now", None)), Namespace(manifest=said | changes)
+        return clock_of(settings, artifact, log, time.monotonic_ns())
 
     def test_it_begins_at_the_end_of_the_data_and_ticks(self, tmp_path: Path):
         now = self.clock(EventLog(tmp_path / "log"))
@@ -282,6 +284,17 @@ class TestClock:
     def test_own_data_have_the_wall_clock(self, tmp_path: Path):
         now = self.clock(EventLog(tmp_path / "log"), synthetic=False)
         assert abs(now() - datetime.now(UTC)) < timedelta(seconds=10)
+        now.at_least(datetime.now(UTC) + timedelta(days=1))
+        assert abs(now() - datetime.now(UTC)) < timedelta(seconds=10)
+
+    def test_workers_agree_and_a_later_version_moves_it_on_but_never_back(self):
+        since = time.monotonic_ns() - 60 * 10**9  # one minute ago
+        one, another = Clock(NOW, since), Clock(NOW, since)
+        assert NOW + timedelta(minutes=1) <= one() <= another() <= one() < NOW + timedelta(minutes=2)
+        one.at_least(NOW)
+        assert one() - another() < timedelta(seconds=1)
+        one.at_least(NOW + timedelta(days=7))
+        assert NOW + timedelta(days=7) <= one() < NOW + timedelta(days=7, minutes=1)
 
 
 def test_before_the_first_publish_and_without_a_log_events_are_503(engine):

@@ -1,18 +1,20 @@
 """One suite for every vector index, beside a search by brute force."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recsys.errors import DataError, IndexUnavailable, NotReady
-from recsys.index import EdgeIndex, ServerIndex, VectorIndex, Vectors
+from recsys.index import EdgeIndex, IndexReader, ServerIndex, VectorIndex, Vectors
 
 
 def run(awaitable):
@@ -31,6 +33,15 @@ def world(seed: int, n_places: int = 300, n_users: int = 80) -> tuple[Vectors, V
     )
     named = {"embedding": unit(rng, n_users), "people": unit(rng, n_users)}
     return places, Vectors(np.arange(n_users), rng.integers(0, 4, n_users), named)
+
+
+@contextmanager
+def reading(index: VectorIndex, version: str = "v1") -> Iterator[IndexReader]:
+    reader = run(index.reader(version))
+    try:
+        yield reader
+    finally:
+        run(reader.close())
 
 
 @pytest.fixture(params=["edge", "server"])
@@ -63,11 +74,15 @@ def test_search_equals_brute_force_within_the_city(index: VectorIndex, seed: int
     places, users = world(seed)
     run(index.publish("v1", places, users))
     rng = np.random.default_rng(seed + 100)
-    for query in unit(rng, 8):
-        for city in range(4):
-            limit = int(rng.integers(1, 120))
-            exclude = rng.choice(places.ids, int(rng.integers(0, 60)), replace=False).tolist()
-            hits = run(index.search("places", query, city_id=city, limit=limit, exclude=exclude))
+    with reading(index) as reader:
+        asked = []
+        for query in unit(rng, 8):
+            for city in range(4):
+                limit = int(rng.integers(1, 120))
+                exclude = rng.choice(places.ids, int(rng.integers(0, 60)), replace=False).tolist()
+                hits = run(reader.search("places", query, city_id=city, limit=limit, exclude=exclude))
+                asked.append((query, city, limit, exclude, hits))
+        for query, city, limit, exclude, hits in asked:
             assert hits.ids.tolist() == nearest(places, query, city, limit, exclude)
             at = [int(np.flatnonzero(places.ids == i)[0]) for i in hits.ids]
             np.testing.assert_allclose(hits.vectors, places.named["embedding"][at], atol=1e-6)
@@ -79,7 +94,8 @@ def test_people_are_searched_by_their_own_vectors(index: VectorIndex):
     places, users = world(1)
     run(index.publish("v1", places, users))
     query = users.named["people"][5]
-    hits = run(index.search("users", query, city_id=int(users.city[5]), limit=10, exclude=[5], using="people"))
+    with reading(index) as reader:
+        hits = run(reader.search("users", query, city_id=int(users.city[5]), limit=10, exclude=[5], using="people"))
     assert hits.ids.tolist() == nearest(users, query, int(users.city[5]), 10, [5], "people")
     assert 5 not in hits.ids
 
@@ -90,11 +106,12 @@ def test_a_search_by_facets_equals_brute_force(index: VectorIndex):
     price = rng.integers(0, 5, len(places.ids))
     tags = [rng.choice(9, int(rng.integers(0, 4)), replace=False).tolist() for _ in places.ids]
     run(index.publish("v1", Vectors(places.ids, places.city, places.named, {"price": price, "tags": tags}), users))
+    reader = run(index.reader("v1"))
     for query in unit(rng, 8):
         wanted = {"price": rng.choice(5, 2, replace=False), "tags": rng.choice(9, 3, replace=False)}
         for where in ({}, {"price": wanted["price"]}, wanted, {"tags": [77]}):
             hits = run(
-                index.search("places", query, city_id=2, limit=20, where=where, exclude=places.ids[:50].tolist())
+                reader.search("places", query, city_id=2, limit=20, where=where, exclude=places.ids[:50].tolist())
             )
             good = [
                 ("price" not in where or price[i] in where["price"])
@@ -103,27 +120,31 @@ def test_a_search_by_facets_equals_brute_force(index: VectorIndex):
             ]
             bad = places.ids[~np.array(good)].tolist()
             assert hits.ids.tolist() == nearest(places, query, 2, 20, [*bad, *places.ids[:50].tolist()])
+    run(reader.close())
 
 
 def test_a_city_without_points_is_empty_not_an_error(index: VectorIndex):
     places, users = world(1)
     run(index.publish("v1", places, users))
-    hits = run(index.search("places", places.named["embedding"][0], city_id=77, limit=10))
+    with reading(index) as reader:
+        hits = run(reader.search("places", places.named["embedding"][0], city_id=77, limit=10))
     assert (hits.ids.shape, hits.vectors.shape) == ((0,), (0, 128))
 
 
 def test_vectors_by_id_and_what_is_missing_is_absent(index: VectorIndex):
     places, users = world(2)
     run(index.publish("v1", places, users))
-    found = run(index.vectors("users", [3, 10**9, 7], using="people"))
+    with reading(index) as reader:
+        found = run(reader.vectors("users", [3, 10**9, 7], using="people"))
     assert sorted(found) == [3, 7]
     np.testing.assert_allclose(found[7], users.named["people"][7], atol=1e-6)
 
 
 def test_before_the_first_publish_it_says_what_to_run(index: VectorIndex):
     assert run(index.refresh()) is None
-    with pytest.raises(NotReady, match="recsys publish"):
-        run(index.search("places", np.ones(128, np.float32), city_id=0, limit=1))
+    assert (index.live, index.previous) == (None, None)
+    with pytest.raises(NotReady, match="recsys publish --version v1"):
+        run(index.reader("v1"))
     with pytest.raises(NotReady, match="second one"):
         run(index.rollback())
 
@@ -133,20 +154,37 @@ def test_publish_rollback_publish(index: VectorIndex):
     query = first[0].named["embedding"][0]
 
     def answer() -> list[int]:
-        return run(index.search("places", query, city_id=1, limit=5)).ids.tolist()
+        assert index.live is not None
+        with reading(index, index.live) as reader:
+            assert reader.version == index.live
+            return run(reader.search("places", query, city_id=1, limit=5)).ids.tolist()
 
     run(index.publish("v1", *first))
-    assert (index.live, answer()) == ("v1", nearest(first[0], query, 1, 5))
+    assert (index.live, index.previous, answer()) == ("v1", None, nearest(first[0], query, 1, 5))
     run(index.publish("v2", *second))
-    assert (index.live, answer()) == ("v2", nearest(second[0], query, 1, 5))
+    assert (index.live, index.previous, answer()) == ("v2", "v1", nearest(second[0], query, 1, 5))
     assert run(index.versions()) == ["v1", "v2"]
     assert run(index.rollback()) == "v1"
-    assert answer() == nearest(first[0], query, 1, 5)
+    assert (index.live, index.previous, answer()) == ("v1", "v2", nearest(first[0], query, 1, 5))
     assert run(index.rollback()) == "v2", "rolling back twice is where one was"
     run(index.publish("v2", *second))
     assert index.live == "v2"
     run(index.publish("v3", *first))
     assert run(index.versions()) == ["v2", "v3"], "the live version and the one before it stay"
+
+
+def test_a_reader_stays_with_its_version_whatever_is_published(index: VectorIndex):
+    old, new = world(7), world(8)
+    query = old[0].named["embedding"][0]
+    run(index.publish("v1", *old))
+    with reading(index) as reader:
+        run(index.publish("v2", *new))
+        run(index.refresh())
+        assert run(reader.search("places", query, city_id=0, limit=5)).ids.tolist() == nearest(old[0], query, 0, 5)
+        with reading(index, "v2") as other:
+            assert run(other.search("places", query, city_id=0, limit=5)).ids.tolist() == nearest(new[0], query, 0, 5)
+        run(index.rollback())
+        assert run(reader.search("places", query, city_id=0, limit=5)).ids.tolist() == nearest(old[0], query, 0, 5)
 
 
 @pytest.mark.parametrize("spoil", ["long", "nan", "double"])
@@ -165,44 +203,80 @@ def test_vectors_that_are_wrong_are_refused_and_nothing_changes(index: VectorInd
     assert run(index.refresh()) == "v1"
 
 
-def test_an_edge_index_opened_again_answers_the_same(tmp_path: Path):
+def contents(folder: Path) -> dict[str, bytes]:
+    """The vectors as published: every file but the settings, which the engine fills in."""
+    files = (p for c in ("places", "users") for p in folder.glob(f"{c}__*/**/*") if p.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.suffix != ".json" and "wal" not in p.parts}
+
+
+def test_an_edge_index_opened_again_answers_the_same_and_reading_changes_nothing(tmp_path: Path):
     places, users = world(6)
     first = EdgeIndex(tmp_path)
     run(first.publish("v1", places, users))
+    written = contents(tmp_path)
     query = users.named["embedding"][0]
-    before = run(first.search("places", query, city_id=2, limit=20)).ids.tolist()
-    run(first.close())
+    with reading(first) as reader:
+        before = run(reader.search("places", query, city_id=2, limit=20)).ids.tolist()
     again = EdgeIndex(tmp_path)
-    assert again.live == "v1"
-    assert run(again.search("places", query, city_id=2, limit=20)).ids.tolist() == before
-    run(again.close())
+    assert run(again.refresh()) == "v1"
+    with reading(again) as one, reading(again) as another:
+        for reader in (one, another):
+            assert run(reader.search("places", query, city_id=2, limit=20)).ids.tolist() == before
+    assert contents(tmp_path) == written
+    assert list((tmp_path / "readers").glob("[!.]*")) == [], "a reader leaves nothing"
 
 
-def test_a_new_version_is_published_while_another_index_serves_the_old_one(tmp_path: Path):
-    old, new = world(7), world(8)
-    serving, publishing = EdgeIndex(tmp_path), EdgeIndex(tmp_path)
-    run(publishing.publish("v1", *old))
-    run(serving.refresh())
-    query = old[0].named["embedding"][0]
-    expected = nearest(old[0], query, 0, 5)
-    run(publishing.close())
-    assert run(serving.search("places", query, city_id=0, limit=5)).ids.tolist() == expected
-    run(publishing.publish("v2", *new))
-    assert run(serving.search("places", query, city_id=0, limit=5)).ids.tolist() == expected, "not before refresh"
-    assert run(serving.refresh()) == "v2"
-    assert run(serving.search("places", query, city_id=0, limit=5)).ids.tolist() == nearest(new[0], query, 0, 5)
-    run(serving.close())
+def test_a_version_that_goes_stays_with_those_who_read_it(tmp_path: Path):
+    worlds = [world(seed) for seed in (7, 8, 9)]
+    index = EdgeIndex(tmp_path)
+    run(index.publish("v1", *worlds[0]))
+    query = worlds[0][0].named["embedding"][0]
+    with reading(index) as reader:
+        for version, made in zip(("v2", "v3"), worlds[1:], strict=True):
+            run(index.publish(version, *made))
+        assert run(index.versions()) == ["v2", "v3"]
+        found = run(reader.search("places", query, city_id=0, limit=5)).ids.tolist()
+        assert found == nearest(worlds[0][0], query, 0, 5)
+        with pytest.raises(NotReady, match="no version v1"):
+            run(index.reader("v1"))
 
 
-def test_a_collection_that_another_process_holds_is_named(tmp_path: Path):
+def test_processes_read_one_version_at_once_and_what_a_killed_one_left_goes(tmp_path: Path):
     places, users = world(9)
-    holder = EdgeIndex(tmp_path)
-    run(holder.publish("v1", places, users))
-    run(holder.search("places", places.named["embedding"][0], city_id=0, limit=1))
-    other = EdgeIndex(tmp_path)
-    with pytest.raises(IndexUnavailable, match="places is open in another process"):
-        run(other.search("places", places.named["embedding"][0], city_id=0, limit=1))
-    run(holder.close())
+    index = EdgeIndex(tmp_path)
+    run(index.publish("v1", places, users))
+    query = places.named["embedding"][0]
+    code = textwrap.dedent(f"""
+        import asyncio, sys
+        from pathlib import Path
+        from recsys.index import EdgeIndex
+        from tests.contract.test_index import world
+        reader = asyncio.run(EdgeIndex(Path({str(tmp_path)!r})).reader("v1"))
+        query = world(9)[0].named["embedding"][0]
+        print(asyncio.run(reader.search("places", query, city_id=0, limit=5)).ids.tolist(), flush=True)
+        sys.stdin.read()
+    """)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    with other, reading(index) as reader:
+        assert other.stdout is not None
+        said = other.stdout.readline()
+        own = run(reader.search("places", query, city_id=0, limit=5)).ids.tolist()
+        assert json.loads(said) == own == nearest(places, query, 0, 5)
+        assert len(list((tmp_path / "readers").glob("*.lock"))) == 3, "two, and the lock of the folder"
+        other.kill()
+        other.wait()
+        with reading(index):
+            left = {p.name for p in (tmp_path / "readers").glob("[!.]*")}
+            assert len(left) == 4, "of the two that live a folder and a lock each"
+
+
+def test_a_pointer_that_is_damaged_is_named(tmp_path: Path):
+    (tmp_path / "live.json").write_text("[]")
+    with pytest.raises(DataError, match=r"live\.json is damaged"):
+        run(EdgeIndex(tmp_path).refresh())
 
 
 def test_a_publish_that_was_killed_leaves_the_old_version_and_can_be_run_again(tmp_path: Path):
@@ -228,8 +302,9 @@ def test_a_publish_that_was_killed_leaves_the_old_version_and_can_be_run_again(t
     run(index.publish("v2", *world(11)))
     assert index.live == "v2"
     query = users.named["embedding"][0]
-    assert run(index.search("places", query, city_id=0, limit=9)).ids.tolist() == nearest(world(11)[0], query, 0, 9)
-    run(index.close())
+    with reading(index, "v2") as reader:
+        found = run(reader.search("places", query, city_id=0, limit=9)).ids.tolist()
+    assert found == nearest(world(11)[0], query, 0, 9)
 
 
 def test_a_server_that_is_not_there_is_unavailable():

@@ -5,11 +5,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,9 +19,11 @@ from qdrant_client import AsyncQdrantClient
 
 from api.app import create_app
 from api.state import State
+from recsys.aggregates.finish import Floats
 from recsys.breaker import THRESHOLD
-from recsys.errors import FeatureStoreUnavailable
-from recsys.index import EdgeIndex, ServerIndex
+from recsys.errors import FeatureStoreUnavailable, IndexUnavailable
+from recsys.index import Hits, IndexReader
+from recsys.index.server import _ServerReader
 from recsys.recommend.engine import Engine
 from recsys.services import running, start, stop
 from recsys.settings import Settings
@@ -202,8 +205,7 @@ def test_an_index_server_that_does_not_answer_costs_its_deadline_and_nothing_els
         async with served(whole, NOW) as client:
             expected = {kind: await ask(client, kind) for kind in ASKED}
         url = deaf if kind == "deaf" else f"http://127.0.0.1:{free_port()}"
-        index = ServerIndex(AsyncQdrantClient(url=url, timeout=5, check_compatibility=False))
-        index._live = whole.version
+        index = _ServerReader(AsyncQdrantClient(url=url, timeout=5, check_compatibility=False), whole.version)
         engine = replace(whole, index=index, guards=replace(whole.guards, index_timeout_s=0.1))
         async with served(engine, NOW) as client:
             began = time.monotonic()
@@ -220,27 +222,58 @@ def test_an_index_server_that_does_not_answer_costs_its_deadline_and_nothing_els
     asyncio.run(run())
 
 
-def test_an_embedded_index_whose_folder_was_away_is_found_again(tmp_path: Path):
-    whole = make_engine(tmp_path / "index")
-    asyncio.run(whole.index.close())
+class Failing:
+    """A version's vectors, while they can be had."""
 
-    def move(rename: Callable[[str], str]) -> None:
-        for path in list((tmp_path / "index").glob("*__*")):
-            path.rename(path.with_name(rename(path.name)))
+    def __init__(self, whole: IndexReader) -> None:
+        self._whole, self.version, self.down = whole, whole.version, False
+
+    async def search(self, *args: Any, **options: Any) -> Hits:
+        return await self._there().search(*args, **options)
+
+    async def vectors(self, *args: Any, **options: Any) -> dict[int, Floats]:
+        return await self._there().vectors(*args, **options)
+
+    async def close(self) -> None:
+        await self._whole.close()
+
+    def _there(self) -> IndexReader:
+        if self.down:
+            raise IndexUnavailable("away")
+        return self._whole
+
+
+def test_an_index_that_was_away_is_found_again(tmp_path: Path):
+    whole = make_engine(tmp_path / "index")
+    index = Failing(whole.index)
 
     async def run() -> None:
-        async with served(replace(whole, index=EdgeIndex(tmp_path / "index")), NOW) as client:
+        async with served(replace(whole, index=index), NOW) as client:
             expected = {kind: await ask(client, kind) for kind in ASKED}
-        move(lambda name: f"away-{name}")
-        engine = replace(whole, index=EdgeIndex(tmp_path / "index"))
-        async with served(engine, NOW) as client:
+            index.down = True
             for kind, before in expected.items():
                 body = await ask(client, kind)
                 assert body["degraded"] == ["index"]
                 assert items(body) == items(before)
-            move(lambda name: name.removeprefix("away-"))
+            index.down = False
             for kind, before in expected.items():
                 body = await until_whole(client, kind)
+                assert items(body) == items(before)
+
+    asyncio.run(run())
+
+
+def test_an_embedded_index_whose_folder_is_moved_away_goes_on_answering(tmp_path: Path):
+    whole = make_engine(tmp_path / "index")
+
+    async def run() -> None:
+        async with served(whole, NOW) as client:
+            expected = {kind: await ask(client, kind) for kind in ASKED}
+            for path in list((tmp_path / "index").glob("*__*")):
+                path.rename(path.with_name(f"away-{path.name}"))
+            for kind, before in expected.items():
+                body = await ask(client, kind)
+                assert body["degraded"] == []
                 assert items(body) == items(before)
 
     asyncio.run(run())

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from jobs import materialize, verify
 from jobs.report import Report
+from recsys.dataset import world_of
 from recsys.errors import ConfigError, FeatureStoreUnavailable, NotReady
-from recsys.events import Event, EventLog, world_of
+from recsys.events import Event, EventLog
 from recsys.features import FeatureStore, LiveStates
 from recsys.lake import Lake
 from recsys.services import running, start, stop

@@ -1,7 +1,6 @@
 """Answers without the online store, without the index, without both: the rules hold, and they say what they lack."""
 
 import asyncio
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
@@ -12,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qdrant_client import AsyncQdrantClient
 
 from recsys.aggregates import ONLINE_PEOPLE, ONLINE_PLACE
 from recsys.breaker import Breaker
 from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, SafetyUnavailable, UnknownUser
-from recsys.index import EdgeIndex
+from recsys.index.server import _ServerReader
 from recsys.online import Candidates
 from recsys.recommend.engine import Engine
 from recsys.recommend.fallback import DEGRADATIONS, INDEX, LAST_KNOWN, NO_FEATURES, PROFILES, Guards, LastKnown
@@ -29,6 +29,7 @@ from recsys.recommend.reads import answering
 from recsys.recommend.whynot import explain_person, explain_place
 from recsys.safety import Safety
 from recsys.sources import NEAR
+from tests.conftest import free_port
 from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine
 from tests.unit.test_breaker import Clock
 from tests.unit.test_rules import ids, meets, pages, people_ids, queries
@@ -55,9 +56,9 @@ class Lasting(MemoryFeatures):
 
 
 class Shared:
-    """An engine, an index without collections, new safety lists; no dataclass, or a failure prints them whole."""
+    """An engine, an index whose server is gone, new safety lists; no dataclass, or a failure prints them whole."""
 
-    def __init__(self, engine: Engine, gone: EdgeIndex, safeties: Iterator[Safety]) -> None:
+    def __init__(self, engine: Engine, gone: _ServerReader, safeties: Iterator[Safety]) -> None:
         self.engine, self.gone, self.safeties = engine, gone, safeties
 
 
@@ -65,10 +66,9 @@ class Shared:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("index")
     made = make_engine(folder / "whole")
-    (folder / "gone").mkdir()
-    (folder / "gone" / "live.json").write_text(json.dumps({"live": "test-1", "previous": None}))
+    nobody = AsyncQdrantClient(url=f"http://127.0.0.1:{free_port()}", check_compatibility=False)
     safeties = (Safety(folder / f"safety-{n}" / "w") for n in count())
-    yield Shared(replace(made, candidates=10), EdgeIndex(folder / "gone"), safeties)
+    yield Shared(replace(made, candidates=10), _ServerReader(nobody, "test-1"), safeties)
     asyncio.run(made.index.close())
 
 
@@ -97,7 +97,7 @@ def group(engine: Engine, query: PlaceQuery, members: Sequence[int]):
     return asyncio.run(recommend_group(engine, query, members, "average", NOW))
 
 
-def test_an_index_whose_folder_is_gone_does_not_answer(shared: Shared):
+def test_an_index_whose_server_is_gone_does_not_answer(shared: Shared):
     with pytest.raises(IndexUnavailable):
         asyncio.run(shared.gone.vectors("users", [1]))
 

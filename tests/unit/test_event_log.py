@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recsys.dataset import world_of
 from recsys.errors import DataError, EventLogUnavailable, InvalidField
-from recsys.events import Event, EventLog, landable, world_of
+from recsys.events import Event, EventLog, landable
 from recsys.events import log as log_module
 from recsys.events.reader import Reader
 from recsys.schemas import INTERACTIONS, implicit_rating

@@ -81,15 +81,16 @@ def test_rows_age_versions_and_the_last_jobs(settings: Settings):
 
 
 def test_a_served_index_can_be_looked_at(settings: Settings):
-    """The pointer is read, no shard is opened: the API holds their locks."""
+    """Whoever else reads it."""
     one = np.eye(1, 128, dtype=np.float32)
     places = Vectors(np.array([1]), np.array([0]), {"embedding": one})
     users = Vectors(np.array([1]), np.array([0]), {"embedding": one, "people": one})
     serving = open_index(settings.index)
     asyncio.run(serving.publish("v1", places, users))
-    assert asyncio.run(serving.search("places", one[0], city_id=0, limit=1)).ids.tolist() == [1]
-    assert look(settings)[0]["index"]["live"] == "v1"
-    asyncio.run(serving.close())
+    reader = asyncio.run(serving.reader("v1"))
+    assert asyncio.run(reader.search("places", one[0], city_id=0, limit=1)).ids.tolist() == [1]
+    assert look(settings)[0]["index"] == {"live": "v1", "versions": ["v1"]}
+    asyncio.run(reader.close())
 
 
 def test_damaged_files_are_lines_not_errors(settings: Settings):
