@@ -5,6 +5,7 @@ minutes and much of a machine's memory: `pytest tests/benchmarks/test_growth.py 
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import textwrap
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 USERS, PLACES, PAIRS, TIES = 1_000_000, 100_000, 30_000_000, 2_500_000
 
-# Users, places, pairs and ties come as arguments. Features are drawn: sizes and the pattern decide what a step costs.
+# Users, places, pairs, ties, how parts are made and the device come as arguments. Features are drawn: sizes and the
+# pattern decide what a step costs.
 _PROGRAM = textwrap.dedent(
     """
     import json, sys, time
@@ -32,11 +35,16 @@ _PROGRAM = textwrap.dedent(
     n_users, n_places, n_pairs, n_ties = (int(value) for value in sys.argv[1:5])
     if sys.argv[5] == "twice":
         backbone.RECOMPUTE_FROM = 0
+    device = sys.argv[6]
 
     def most():
+        if device == "cuda":
+            return torch.cuda.max_memory_allocated() / 2**30
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
 
     def reset():
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         Path("/proc/self/clear_refs").write_text("5")
 
     def distinct(n, n_from, n_to, popular):
@@ -71,32 +79,41 @@ _PROGRAM = textwrap.dedent(
     built, built_gb = time.perf_counter() - start, most()
     model = Backbone(config)
     model.fit_scales(graph)
+    model, graph = model.to(device), graph.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    user, place = torch.randint(n_users, (1024,)), torch.randint(n_places, (1024,))
-    seconds, cpu_seconds = [], []
+    user, place = (torch.randint(n, (1024,)).to(device) for n in (n_users, n_places))
+
+    def settled():
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    seconds, cpu_seconds, losses = [], [], []
     reset()
     held_gb = most()
-    for _ in range(2):
-        start, cpu = time.perf_counter(), time.process_time()
+    for _ in range(2 if device == "cpu" else 10):
+        start, cpu = settled(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
-        out = model(graph)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+            out = model(graph)
         logits = out.user[user] @ out.place[place].t() / 0.1 + out.people[user] @ out.user[user].t() / 0.1
-        loss = F.cross_entropy(logits, torch.arange(1024))
-        forward = time.perf_counter() - start
+        loss = F.cross_entropy(logits, torch.arange(1024, device=device))
+        forward = settled() - start
         loss.backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(settled() - start)
         cpu_seconds.append(time.process_time() - cpu)
+        losses.append(float(loss.detach()))
         del out, logits
     print(json.dumps({"built": built, "built_gb": built_gb, "held_gb": held_gb, "peak_gb": most(), "forward": forward,
-                      "seconds": min(seconds), "cpu_seconds": min(cpu_seconds), "loss": float(loss.detach())}))
+                      "seconds": min(seconds), "cpu_seconds": min(cpu_seconds), "loss": losses[1]}))
     """
 )
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step cost; memory is the whole process's, in GiB."""
+    """What a step cost; memory is the whole process's, or what was allocated on the GPU, in GiB."""
 
     built: float
     built_gb: float
@@ -105,13 +122,13 @@ class Step:
     forward: float
     seconds: float
     cpu_seconds: float
-    loss: float
+    loss: float  # of the second step
 
 
-def _step(share: float, parts: str) -> Step:
+def _step(share: float, parts: str, device: str = "cpu") -> Step:
     sizes = [str(int(size * share)) for size in (USERS, PLACES, PAIRS, TIES)]
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *sizes, parts],
+        [sys.executable, "-c", _PROGRAM, *sizes, parts, device],
         capture_output=True,
         text=True,
         check=True,
@@ -126,8 +143,8 @@ def _say(share: float, parts: str, step: Step) -> None:
         f"\n{int(USERS * share):,} users, {int(PLACES * share):,} places, {int(PAIRS * share):,} pairs and "
         f"{int(TIES * share):,} ties, parts made {parts}\n"
         f"  graph made in {step.built:.0f} s, peak {step.built_gb:.2f} GB; held {step.held_gb:.2f} GB\n"
-        f"  one full-graph step {step.seconds:.1f} s (forward {step.forward:.1f}, CPU time {step.cpu_seconds:.1f}), "
-        f"{step.seconds / edges:.2f} s per million edges, peak {step.peak_gb:.2f} GB"
+        f"  one full-graph step {step.seconds:.3g} s (forward {step.forward:.3g}, CPU time {step.cpu_seconds:.3g}), "
+        f"{step.seconds / edges:.2g} s per million edges, peak {step.peak_gb:.2f} GB"
     )
 
 
@@ -147,3 +164,16 @@ def test_a_million_users_in_20_gb(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         _say(1, "by size", step)
     assert step.peak_gb <= 20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU here")
+def test_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    here, there, whole = _step(0.05, "once"), _step(0.05, "once", "cuda"), _step(1, "once", "cuda")
+    with capsys.disabled():
+        _say(0.05, "once", here)
+        print(f"\n{torch.cuda.get_device_name()}, layers multiply in bfloat16", end="")
+        _say(0.05, "once", there)
+        _say(1, "once", whole)
+    assert there.loss == pytest.approx(here.loss, rel=0.05)
+    assert math.isfinite(whole.loss)
+    assert there.seconds <= here.seconds / 10

@@ -82,10 +82,10 @@ def test_the_sparse_layer_is_the_same_on_a_gpu(how: str) -> None:
     weight, x = torch.rand(index.shape[1], generator=generator) + 0.5, torch.randn(40, 16, generator=generator)
     found = []
     for device in ("cpu", "cuda"):
-        leaves = weight.to(device).requires_grad_(), x.to(device).requires_grad_()
+        leaves = [leaf.to(device, copy=True).requires_grad_() for leaf in (weight, x)]
         out = aggregate(relation.to(device), *leaves, how)  # type: ignore[arg-type]
         out.square().sum().backward()  # type: ignore[no-untyped-call]
-        found.append([t.detach().cpu() for t in (out, leaves[0].grad, leaves[1].grad) if t is not None])
+        found.append([t.detach().cpu() for t in (out, *(leaf.grad for leaf in leaves)) if t is not None])
     for there, here in zip(*found, strict=True):
         torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-4)
 
