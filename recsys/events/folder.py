@@ -1,5 +1,6 @@
 """From the log into the states: append, then fold what is not in them yet."""
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
@@ -15,6 +16,7 @@ from recsys.features import LiveStates, Mark
 _CHUNK: Final = 1_000  # events of one round trip
 _AT_ONCE: Final = 20_000  # events of one turn: a few seconds
 _BUSY_S: Final = 0.25
+_ALIVE_S: Final = 0.1  # whoever sent an event waits for no frozen server longer
 
 Clock = Callable[[], datetime]
 Progress = Callable[[int, int], None]
@@ -51,7 +53,9 @@ class Folder:
             DataError: the log is damaged, or has lost what the states know.
         """
         with self.log.folding(_BUSY_S):
-            return _fold(self.log, self._live, self._reader, self._now(), self._wall(), most=_AT_ONCE)
+            return _fold(
+                self.log, self._live, self._reader, self._now(), self._wall(), most=_AT_ONCE, within_s=_ALIVE_S
+            )
 
 
 def fold_pending(
@@ -81,9 +85,9 @@ def fold_pending(
 
 def _fold(
     log: EventLog, live: LiveStates, reader: Reader, now: datetime, wall: datetime, *, most: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | None = None, within_s: float = math.inf,
 ) -> int:  # fmt: skip
-    upto, mark = log.last, live.mark()
+    upto, mark = log.last, live.mark(within_s)
     if not mark.source:
         raise NotReady("the online store holds no features: run `recsys materialize`")
     folded = mark.folded

@@ -4,6 +4,7 @@ Whoever writes holds the lock of the event log (`recsys.events`), so a state is 
 time. The store also notes what it was filled from and how far the event log has been folded into it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,9 +60,14 @@ class LiveStates:
         self._crowd = f"{store.project}:crowd:".encode()
 
     # ----------------------------------------------------------------------------------------------------------- marks
-    def mark(self) -> Mark:
-        """What the store was filled from, and how far the log is in it."""
-        (answer,) = self._ask(command(b"HMGET", self._meta, b"source", b"folded"), 1)
+    def mark(self, within_s: float = math.inf) -> Mark:
+        """What the store was filled from, and how far the log is in it.
+
+        Args:
+            within_s: deadline, where it is sooner than the store's: so small a question is answered at once, or the
+                server is frozen.
+        """
+        (answer,) = self._ask(command(b"HMGET", self._meta, b"source", b"folded"), 1, within_s)
         source, folded = answer
         return Mark((source or b"").decode(), int(folded or 0))
 
@@ -182,9 +188,9 @@ class LiveStates:
             if cursor == b"0":
                 return found
 
-    def _ask(self, commands: bytes, replies: int) -> list[Any]:
+    def _ask(self, commands: bytes, replies: int, within_s: float = math.inf) -> list[Any]:
         with self._store.redis_errors():
-            return self._store.wire.ask(commands, replies)
+            return self._store.wire.ask(commands, replies, within_s)
 
 
 def _last_of_each(columns: Sequence[Ints]) -> Ints:

@@ -5,6 +5,7 @@ bytes made with numpy, and hiredis parses the replies. redis-py still opens the 
 database.
 """
 
+import math
 import time
 from collections import deque
 from typing import Any, Final
@@ -29,12 +30,13 @@ class Wire:
         self._timeout_s = timeout_s or _JOB_TIMEOUT_S
         self._idle: deque[Any] = deque()
 
-    def ask(self, commands: bytes, replies: int) -> list[Any]:
+    def ask(self, commands: bytes, replies: int, within_s: float = math.inf) -> list[Any]:
         """Send commands in the protocol's own form (RESP) and wait for their replies.
 
         Args:
             commands: one after the other.
             replies: how many replies they have.
+            within_s: a sooner deadline than that of the connection's round trips.
 
         Returns:
             The replies in order: bytes, int, list or None.
@@ -44,7 +46,8 @@ class Wire:
         """
         if not replies:
             return []
-        deadline = time.monotonic() + self._timeout_s
+        timeout_s = min(self._timeout_s, within_s)
+        deadline = time.monotonic() + timeout_s
         connection = self._spare() or self._pool.make_connection()
         try:
             answers = self._exchange(connection, commands, replies, deadline)
@@ -52,7 +55,7 @@ class Wire:
             connection.disconnect()  # replies may still be under way: nobody must read them as theirs
             self.close()  # the others lead to the same server, which may be another one by now
             if isinstance(error, TimeoutError):
-                raise redis.TimeoutError(f"no answer within {self._timeout_s * 1e3:.0f} ms") from error
+                raise redis.TimeoutError(f"no answer within {timeout_s * 1e3:.0f} ms") from error
             if isinstance(error, OSError):
                 raise redis.ConnectionError(str(error)) from error
             raise

@@ -302,7 +302,7 @@ class TestIntake:
         """Down: events are kept. Frozen: events are kept. Back: they are folded, without anybody asking."""
         url, home = f"redis://127.0.0.1:{free_port()}/0", tmp_path / "redis"
         server = services.start(url, home)
-        store = open_store(url, registered, timeout_s=0.3)
+        store = open_store(url, registered, timeout_s=2.0)  # the service's own, of a batch
         live = LiveStates(store)
         fill_ties(live)
         folder = Folder(log, live, now=lambda: NOW, wall=wall)
