@@ -46,7 +46,17 @@ def train_versions(filled: Filled, root: Path) -> Settings:
     )  # fmt: skip
     made = quiet("train", settings)
     train.run(settings, made)
-    artifact = open_artifact(settings.artifacts, made.figures["version"])
+    others_of(settings, made.figures["version"])
+    shutil.rmtree(settings.lake)
+    own_store(settings.redis_url)
+    put(settings, TWO)
+    put(settings, ONE)
+    return settings
+
+
+def others_of(settings: Settings, version: str) -> None:
+    """ONE, TWO and THREE: versions that answer otherwise than a trained one, and than each other."""
+    artifact = open_artifact(settings.artifacts, version)
     about = {name: value for name, value in artifact.manifest.items() if name not in ("version", "files")}
     for seed, name in enumerate((ONE, TWO, THREE)):
         # vectors turned: dot products within the version stay, those across versions mean nothing
@@ -61,11 +71,6 @@ def train_versions(filled: Filled, root: Path) -> Settings:
             settings.artifacts, name, about, tables=tables,
             tensors={MODEL: tensors, SOURCES: artifact.tensors(SOURCES)},
         )  # fmt: skip
-    shutil.rmtree(settings.lake)
-    own_store(settings.redis_url)
-    put(settings, TWO)
-    put(settings, ONE)
-    return settings
 
 
 def own_store(redis_url: str) -> str:
