@@ -45,16 +45,40 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:  # noqa: BLE001 - the last handler there is: logged whole, answered without its text
-            _LOG.error("unexpected", exc_info=error)
-            if not status:
-                from api.errors import unexpected
-
-                await unexpected()(scope, receive, send_with_id)
         finally:
             ms = round((time.perf_counter() - start) * 1e3, 2)
-            _LOG.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)
+            key = scope.get("state", {}).get("key")
+            said = {} if key is None else {"key": key.name}
+            _LOG.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms, **said)
             request_id.reset(token)
+
+
+class LastResort:
+    """Answer for what nobody foresaw: logged whole, told without its text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = False
+
+        async def noted(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:  # noqa: BLE001 - there is none after it
+            _LOG.error("unexpected", exc_info=error)
+            if not began:
+                from api.errors import unexpected
+
+                await unexpected()(scope, receive, send)
 
 
 class BodyLimit:
