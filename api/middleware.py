@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
+LATE: Final = "late"  # in a request's state: the server gave up waiting for the rest of the body
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_EVENTS_BYTES: Final = 1024 * 1024
 _MAX_BYTES: Final = {"/events": MAX_EVENTS_BYTES}
@@ -82,7 +83,7 @@ class LastResort:
 
 
 class BodyLimit:
-    """Refuse a body over its path's limit with 413, stated or streamed, before anything reads it whole."""
+    """Refuse a body over its path's limit with 413, stated or streamed, before anything reads it whole; 408: late."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -96,17 +97,20 @@ class BodyLimit:
         limit = _MAX_BYTES.get(scope["path"], MAX_BODY_BYTES)
         stated = Headers(scope=scope).get("content-length", "0")
         if stated.isdigit() and int(stated) > limit:
-            await self._refuse(limit, scope, receive, send)
+            await self._refuse(413, f"the body must be at most {limit} bytes", scope, receive, send)
             return
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
+            if scope.get("state", {}).get(LATE):
+                await self._refuse(408, "the body did not arrive in time", scope, receive, send)
+                return
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             more = message.get("more_body", False)
             if size > limit:
-                await self._refuse(limit, scope, receive, send)
+                await self._refuse(413, f"the body must be at most {limit} bytes", scope, receive, send)
                 return
         body: Message | None = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
 
@@ -119,10 +123,10 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, status: int, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
         from api.errors import problem
 
-        await problem(413, f"the body must be at most {limit} bytes")(scope, receive, send)
+        await problem(status, detail)(scope, receive, send)
 
 
 def add_request_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

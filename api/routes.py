@@ -29,6 +29,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     401: _PROBLEM | {"description": "API keys are configured, and none was sent"},
     403: _PROBLEM | {"description": "the API key is not known, or has not the role that this needs"},
     404: _PROBLEM | {"description": "no such user, place or city"},
+    408: _PROBLEM | {"description": "the body did not arrive in time"},
     413: _PROBLEM | {"description": "the body is too large"},
     422: _PROBLEM | {"description": "a field is out of its range"},
     429: _PROBLEM | {"description": "too many requests with this API key; `Retry-After` says when there may be more"},
