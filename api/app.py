@@ -14,7 +14,9 @@ from fastapi_offline import FastAPIOffline
 from api import errors, explain, recommend, routes, safety
 from api.fleet import Fleet
 from api.follow import Follower
-from api.middleware import BodyLimit, RequestContext, add_request_id
+from api.guard import guard
+from api.keys import document_keys
+from api.middleware import add_request_id
 from api.state import State
 from api.traffic import Shadows
 from recsys.settings import Settings
@@ -28,6 +30,9 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None) -> 
     Args:
         settings: where things are.
         ready: parts made elsewhere, or what was opened before; default: the live version, opened at start-up.
+
+    Raises:
+        ConfigError: keys, origins or limits that cannot be.
     """
     configure_logs()
 
@@ -60,12 +65,11 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None) -> 
     for part in (routes, recommend, explain, safety):
         app.include_router(part.router)
     errors.add_handlers(app)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(RequestContext)
+    keys = guard(app, settings)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return errors.document_problems(generate())
+        return document_keys(errors.document_problems(generate()), required=keys is not None)
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
     return app

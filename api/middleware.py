@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
+LATE: Final = "late"  # in a request's state: the server gave up waiting for the rest of the body
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_EVENTS_BYTES: Final = 1024 * 1024
 _MAX_BYTES: Final = {"/events": MAX_EVENTS_BYTES}
@@ -45,20 +46,44 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:  # noqa: BLE001 - the last handler there is: logged whole, answered without its text
-            _LOG.error("unexpected", exc_info=error)
-            if not status:
-                from api.errors import unexpected
-
-                await unexpected()(scope, receive, send_with_id)
         finally:
             ms = round((time.perf_counter() - start) * 1e3, 2)
-            _LOG.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)
+            key = scope.get("state", {}).get("key")
+            said = {} if key is None else {"key": key.name}
+            _LOG.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms, **said)
             request_id.reset(token)
 
 
+class LastResort:
+    """Answer for what nobody foresaw: logged whole, told without its text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = False
+
+        async def noted(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:  # noqa: BLE001 - there is none after it
+            _LOG.error("unexpected", exc_info=error)
+            if not began:
+                from api.errors import unexpected
+
+                await unexpected()(scope, receive, send)
+
+
 class BodyLimit:
-    """Refuse a body over its path's limit with 413, stated or streamed, before anything reads it whole."""
+    """Refuse a body over its path's limit with 413, stated or streamed, before anything reads it whole; 408: late."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -72,17 +97,20 @@ class BodyLimit:
         limit = _MAX_BYTES.get(scope["path"], MAX_BODY_BYTES)
         stated = Headers(scope=scope).get("content-length", "0")
         if stated.isdigit() and int(stated) > limit:
-            await self._refuse(limit, scope, receive, send)
+            await self._refuse(413, f"the body must be at most {limit} bytes", scope, receive, send)
             return
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
+            if scope.get("state", {}).get(LATE):
+                await self._refuse(408, "the body did not arrive in time", scope, receive, send)
+                return
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             more = message.get("more_body", False)
             if size > limit:
-                await self._refuse(limit, scope, receive, send)
+                await self._refuse(413, f"the body must be at most {limit} bytes", scope, receive, send)
                 return
         body: Message | None = {"type": "http.request", "body": b"".join(chunks), "more_body": False}
 
@@ -95,10 +123,10 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, status: int, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
         from api.errors import problem
 
-        await problem(413, f"the body must be at most {limit} bytes")(scope, receive, send)
+        await problem(status, detail)(scope, receive, send)
 
 
 def add_request_id(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

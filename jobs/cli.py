@@ -34,20 +34,13 @@ def generate(force: opt.Force = False, as_json: opt.AsJson = False) -> None:
 
 
 @app.command()
-def ingest(
-    mapping: opt.MappingFile = None,
-    suggest: opt.Files = None,
-    as_json: opt.AsJson = False,
-) -> None:
+def ingest(mapping: opt.MappingFile = None, suggest: opt.Files = None, as_json: opt.AsJson = False) -> None:
     """Lay down your own tables (CSV, parquet, JSON lines or a query) instead of the synthetic world."""
     run_job("ingest", as_json, summary=mapping is not None, mapping=mapping, files=suggest or [])
 
 
 @app.command()
-def validate(
-    accept_drift: opt.AcceptDrift = False,
-    as_json: opt.AsJson = False,
-) -> None:
+def validate(accept_drift: opt.AcceptDrift = False, as_json: opt.AsJson = False) -> None:
     """Pass landed tables through the quality gate: accepted to the lake, rejected to quarantine."""
     run_job("validate", as_json, accept_drift=accept_drift)
 
@@ -113,16 +106,19 @@ def serve(workers: opt.Workers = 1, as_json: opt.AsJson = False) -> None:
 
 
 @app.command()
+def key(name: opt.KeyName = "app", operator: opt.OperatorRole = False) -> None:
+    """Make an API key: print its secret, once, and the entry to configure."""
+    importlib.import_module("jobs.key").run(name, operator=operator)
+
+
+@app.command()
 def experiment(window_hours: opt.WindowHours = 24.0, until: opt.AsOf = None, as_json: opt.AsJson = False) -> None:
     """What people did with the places that each version showed them: click-through and attend rate, with intervals."""
     run_job("experiment", as_json, window_hours=window_hours, until=until)
 
 
 @app.command()
-def sql(
-    query: opt.Query = None,
-    fmt: opt.Format = "table",
-) -> None:
+def sql(query: opt.Query = None, fmt: opt.Format = "table") -> None:
     """Ask the lake: one view a table, feature view and quarantine, read-only."""
     settings = Settings()
     importlib.import_module("jobs.sql").run(settings, Report("sql", settings.reports), query=query, fmt=fmt)

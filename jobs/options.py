@@ -30,6 +30,8 @@ AsOf = Annotated[
     datetime | None,
     typer.Option(help="As of this moment; default: now, for a synthetic world the last thing that happened."),
 ]
+KeyName = Annotated[str, typer.Argument(help="What the request log calls it.")]
+OperatorRole = Annotated[bool, typer.Option("--operator", help="It may operate too: publish, roll back.")]
 Query = Annotated[str | None, typer.Argument(help="A query; without one, an interactive prompt.")]
 Format = Annotated[str, typer.Option("--format", help="table, json, csv or parquet")]
 

@@ -6,14 +6,11 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, NoReturn
-
-import uvicorn
-from uvicorn.loops.auto import auto_loop_factory
+from typing import NoReturn
 
 from api.app import configure_logs, create_app
 from api.follow import Follower
+from api.server import BACKLOG, Server, config, loop_factory
 from jobs.report import Report
 from jobs.services import ensure
 from jobs.workers import supervise
@@ -38,7 +35,7 @@ def run(settings: Settings, report: Report, *, workers: int = 1, on_ready: Calla
     configure_logs()
     base = f"http://{settings.host}:{settings.port}"
     try:
-        listener = socket.create_server((settings.host, settings.port), backlog=2048)
+        listener = socket.create_server((settings.host, settings.port), backlog=BACKLOG)
     except OSError as error:
         raise ConfigError(
             f"RECSYS_PORT must be free on {settings.host} (got {settings.port}: {error.strerror})"
@@ -78,10 +75,9 @@ def serve(
     async def answer() -> None:
         # here, not in the lifespan: an error keeps its type
         app = create_app(settings, ready=await Follower.open(settings, since_ns=since_ns))
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
-        await _Server(config, announce, deaf=worker).serve(sockets=[listener])
+        await Server(config(app, settings), announce, deaf=worker).serve(sockets=[listener])
 
-    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(answer())  # uvicorn finishes its requests, then raises the signal again
 
 
@@ -112,20 +108,3 @@ def sigterm_unwinds() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn, saying when it answers; `deaf`: to Ctrl-C."""
-
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], *, deaf: bool) -> None:
-        super().__init__(config)
-        self._announce, self._deaf = announce, deaf
-
-    async def startup(self, *args: Any, **kwargs: Any) -> None:
-        await super().startup(*args, **kwargs)
-        if self.started:
-            self._announce()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not (self._deaf and sig == signal.SIGINT):
-            super().handle_exit(sig, frame)

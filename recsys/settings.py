@@ -45,6 +45,24 @@ class Settings(BaseSettings):
     # serving
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65_535)
+    api_keys: str = Field(
+        default="",
+        repr=False,
+        description="NAME:SHA256 or NAME:SHA256:operator, with commas between; unset: everybody may ask",
+    )
+    api_keys_file: Path | None = Field(default=None, description="a file with more of them, one a line")
+    rate_limit: float | None = Field(default=None, gt=0, description="requests a second for each API key; unset: any")
+    rate_burst: int = Field(default=20, ge=1, le=100_000, description="requests of one API key at once")
+    max_in_flight: int = Field(default=16, ge=1, le=10_000, description="requests at work at once; more get 503")
+    request_timeout_s: float = Field(
+        default=10.0, gt=0, le=600, description="how long a request may take to arrive, head and body"
+    )
+    keep_alive_s: int = Field(
+        default=75, ge=1, le=3_600, description="how long a connection stays open between requests"
+    )
+    cors_origins: str = Field(
+        default="", description="origins of web pages that may ask, with commas between, or *; unset: none"
+    )
     online_timeout_ms: float = Field(default=50.0, gt=0, description="deadline of one online read")
     index_timeout_ms: float = Field(default=100.0, gt=0, description="deadline of one call of the index")
     place_cache_s: float = Field(

@@ -1,5 +1,6 @@
 """A live store by hand, an app that takes events, and what the states must be after some: recounted, not folded."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -183,18 +184,18 @@ def materialized(filled: Filled, folder: Path, redis_url: str) -> None:
 
 @contextmanager
 def serving(
-    folder: Path, redis_url: str, *, place_cache_s: float | None = None, timeout_s: float = 2.0
+    folder: Path, redis_url: str, *, place_cache_s: float | None = None, timeout_s: float = 2.0, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The app as a process of its own, on a folder that outlives it; killed at the end if it still runs.
 
     With a `place_cache_s` it ranks by what is in the online store; with 0, at a moment that stands still:
-    of two answers to one question, the second differs where features did.
+    of two answers to one question, the second differs where features did. `env`: settings.
     """
     port = free_port()
     with (folder / "served.log").open("ab") as out:
         command = [sys.executable, "-m", "tests.live", str(folder), redis_url, str(port)]
         command += [] if place_cache_s is None else [str(place_cache_s), str(timeout_s)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=os.environ | env)
     base = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 60
@@ -219,6 +220,7 @@ if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_
     import uvicorn
 
     from api.app import create_app
+    from api.server import config
     from recsys.settings import Settings
 
     cache_s = float(sys.argv[4]) if sys.argv[4:] else None
@@ -226,4 +228,4 @@ if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_
     timeout_s = float(sys.argv[5]) if sys.argv[5:] else 2.0
     state = make_state(Path(sys.argv[1]), sys.argv[2], now=clock, place_cache_s=cache_s, timeout_s=timeout_s)
     app = create_app(Settings(), ready=state)
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[3]), log_config=None, access_log=False)
+    uvicorn.Server(config(app, Settings(port=int(sys.argv[3])))).run()

@@ -450,7 +450,7 @@ def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     assert len(methods) == 11
     for path, method in methods:
         answers = paths[path][method]["responses"]
-        assert set(answers) == {"200", "400", "404", "413", "422", "500", "503"}
+        assert set(answers) == {"200", "400", "401", "403", "404", "408", "413", "422", "429", "500", "503"}
         for status, answer in answers.items():
             assert list(answer["content"]) == ["application/json" if status == "200" else "application/problem+json"]
 

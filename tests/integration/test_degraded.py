@@ -67,7 +67,7 @@ def pid(url: str, folder: Path) -> int:
 
 @asynccontextmanager
 async def served(engine: Engine, now) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Settings(), ready=State(engine, lambda: now))
+    app = create_app(Settings(max_in_flight=100), ready=State(engine, lambda: now))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client,
