@@ -42,7 +42,7 @@ class PlaceRecommendationRequest(PlaceRules):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"user_id": 42, "city_id": 2, "time_slot": 2, "desired_categories": [0, 2], "top_k": 10}]
+            "examples": [{"user_id": 42, "city_id": 2, "time_slot": 2, "desired_categories": [0, 2], "top_k": 3}]
         }
     )
 
@@ -55,7 +55,7 @@ class PlaceRecommendationRequest(PlaceRules):
 class GroupRecommendationRequest(PlaceContext):
     """Places for several users at once."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 17, 8], "time_slot": 5, "top_k": 5}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 17, 8], "time_slot": 5, "top_k": 3}]})
 
     user_ids: list[AnyId] = Field(min_length=2, max_length=MAX_GROUP, description=f"whom for, each once: {ANY_ID}")
     explain: Literal["none", "reasons"] = Field(
@@ -148,7 +148,7 @@ class PeopleRecommendationRequest(Strict):
     """People for one user to go with."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_id": 42, "target_place_id": 17, "activity_tags": [7, 8], "top_k": 10}]}
+        json_schema_extra={"examples": [{"user_id": 42, "target_place_id": 17, "activity_tags": [7, 8], "top_k": 3}]}
     )
 
     user_id: AnyId = Field(description=f"whom for: {ANY_ID}")
