@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pipeline serve test check bench clean
+.PHONY: help demo pipeline serve test check openapi bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -27,6 +27,9 @@ check: $(READY) ## lint, types, import contracts, unit and contract tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit tests/contract
+
+openapi: $(READY) ## write docs/openapi.json again, after a change of the API
+	$(BIN)/python -m api.document docs/openapi.json
 
 bench: $(READY) ## figures: speed of the parts, printed
 	$(BIN)/python -m pytest tests/benchmarks -s

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import errors, explain, recommend, routes, safety
+from api.document import document
 from api.fleet import Fleet
 from api.follow import Follower
 from api.guard import guard
@@ -61,6 +62,7 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None) -> 
         version=version("recsys"),
         lifespan=lifespan,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
     for part in (routes, recommend, explain, safety):
         app.include_router(part.router)
@@ -69,7 +71,10 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None) -> 
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return document_keys(errors.document_problems(generate()), required=keys is not None)
+        if (made := app.openapi_schema) is None:
+            made = document(errors.document_problems(generate()))
+            document_keys(made, required=keys is not None)
+        return made
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
     return app

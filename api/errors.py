@@ -100,9 +100,13 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return problem(422, f"{errors[0].field}: {errors[0].message}", errors=errors)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}) or None)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of the first route with the path only
+        documented = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path_format", None), {})
+        headers |= {"Allow": ", ".join(sorted(m.upper() for m in documented))} if documented else {}
+    return problem(error.status_code, str(error.detail), headers=headers or None)
 
 
 def unexpected() -> JSONResponse:

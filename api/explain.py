@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.fields import ANY_ID, AnyId, Position
+from api.fields import ANY_ID, AnyId, CityId, CityName, ModelVersion, Position, RequestId
 from api.middleware import request_id
 from api.recommend import place_query, target_place
 from api.routes import ERRORS, Live
@@ -38,7 +38,7 @@ class ExplainRequest(PlaceContext):
 class StandingOut(BaseModel):
     """Where it stood in one source."""
 
-    source: str
+    source: str = Field(description="its name, as in `sources` of a list")
     rank: int | None = Field(
         description="from 1, in the source's own order; null: it does not name it, or may not tell"
     )
@@ -49,29 +49,29 @@ class BrokenOut(BaseModel):
     """A rule that it breaks."""
 
     rule: str = Field(description="hidden, block, city_id, online_store, or the field of the request")
-    said: str
+    said: str = Field(description="in one sentence")
 
 
 class ExplainResponse(BaseModel):
     """What became of it, in numbers and in words."""
 
-    user: User
+    user: User = Field(description="whose list")
     outcome: Outcome = Field(
         description="in the list; a candidate after the first `top_k`; no candidate; or kept out by a rule"
     )
     broken: list[BrokenOut] = Field(description="every rule that it breaks")
-    retrieval: list[StandingOut]
+    retrieval: list[StandingOut] = Field(description="where it stood in each source of candidates")
     rank: int | None = Field(description="from 1 among the candidates; null: it was none")
-    candidates: int
-    score: float | None
+    candidates: int = Field(description="how many there were")
+    score: float | None = Field(description="what the order is by; null: it was no candidate")
     score_parts: dict[str, float] = Field(
         description="log-odds that the score would lose if a kind of input were what is usual among the candidates"
     )
     words: list[str] = Field(description="the same in sentences")
-    city_id: int
-    city_name: str
-    model_version: str
-    request_id: str
+    city_id: CityId
+    city_name: CityName
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 @router.post("/explain")

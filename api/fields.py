@@ -35,11 +35,22 @@ _MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Band = Annotated[int, Field(strict=True, ge=0, lt=N_PRICE_BANDS)]
 MAX_EXCLUDED: Final = 1_000  # of one request
-TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX)]
+TopK = Annotated[int, Field(strict=True, ge=1, le=TOP_K_MAX, description="how many at most")]
 
 
 Excluded = Annotated[list[AnyId], Field(max_length=MAX_EXCLUDED)]
 Cursor = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_CHARS)]
+
+# What answers have in common.
+RequestId = Annotated[str, Field(description="finds this request in the log; also in the header X-Request-ID")]
+ModelVersion = Annotated[str, Field(description="the version that the answer is from, all of it")]
+CityId = Annotated[int, Field(description="the city of the answer, our number")]
+CityName = Annotated[str, Field(description="its name")]
+UserNumber = Annotated[int, Field(description="our number of the user")]
+PlaceNumber = Annotated[int, Field(description="our number of the place")]
+PlaceName = Annotated[str, Field(description="what the place is called")]
+AreaName = Annotated[str, Field(description="the neighborhood that it is in")]
+Reasons = Annotated[list[str], Field(description="why, in at most three sentences, each true in the data")]
 
 
 class Strict(BaseModel):

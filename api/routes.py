@@ -52,7 +52,7 @@ async def _state(request: Request) -> AsyncIterator[State]:
 Live = Annotated[State, Depends(_state)]
 
 
-@router.get("/", response_model=Root, tags=["about"])
+@router.get("/", response_model=Root, responses={200: {"content": {"text/html": {}}}}, tags=["about"])
 async def root(request: Request, response: Response, state: Live) -> Any:
     """What this is and where to go; a page for browsers, JSON for everyone else."""
     engine = state.engine

@@ -14,8 +14,8 @@ Explain = Literal["none", "reasons", "parts"]
 class PriceRange(Strict):
     """Price bands, both ends included."""
 
-    min: Band = 0
-    max: Band = N_PRICE_BANDS - 1
+    min: Band = Field(default=0, description="the cheapest band")
+    max: Band = Field(default=N_PRICE_BANDS - 1, description="the dearest; at least `min`")
 
 
 class PlaceFilters(Strict):

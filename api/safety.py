@@ -18,11 +18,16 @@ from recsys.recommend.reads import Reads
 
 _ANY_ID: Final = "our number (digits alone), or the source's own id (`source:id` where it is digits, or two have it)"
 _Text = Annotated[str, Path(min_length=1, max_length=200)]
-UserId = Annotated[_Text, Path(description=f"who: {_ANY_ID}")]
-PlaceId = Annotated[_Text, Path(description=f"which: {_ANY_ID}")]
+UserId = Annotated[_Text, Path(description=f"who: {_ANY_ID}", examples=["42"])]
+PlaceId = Annotated[_Text, Path(description=f"which: {_ANY_ID}", examples=["17"])]
 Unblocked = Annotated[
     list[Annotated[str, Query(min_length=1, max_length=200)]],
-    Query(min_length=1, max_length=1_000, description=f"whose block to take back: {_ANY_ID}; may repeat"),
+    Query(
+        min_length=1,
+        max_length=1_000,
+        description=f"whose block to take back: {_ANY_ID}; may repeat",
+        examples=[["7", "8"]],
+    ),
 ]
 
 router = APIRouter(tags=["safety"], responses=ERRORS)

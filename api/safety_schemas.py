@@ -4,7 +4,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.fields import ANY_ID, AnyId, Strict
+from api.fields import ANY_ID, AnyId, PlaceNumber, RequestId, Strict
 from api.schemas import Named, User
 
 MAX_BLOCKS: Final = 1_000  # of one request
@@ -21,20 +21,20 @@ class BlocksRequest(Strict):
 class BlocksResponse(BaseModel):
     """Whom somebody blocked; on disk, and in the next answer."""
 
-    user: User
+    user: User = Field(description="who blocked")
     blocks: list[User] = Field(description="in the order of blocking; who blocked them is not said")
-    request_id: str
+    request_id: RequestId
 
 
 class Place(Named):
     """A place by its ids."""
 
-    place_id: int
+    place_id: PlaceNumber
 
 
 class HiddenResponse(BaseModel):
     """Whether a place is hidden from everybody; on disk, and in the next answer."""
 
-    place: Place
-    hidden: bool
-    request_id: str
+    place: Place = Field(description="which")
+    hidden: bool = Field(description="whether nobody is shown it")
+    request_id: RequestId

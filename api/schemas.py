@@ -4,7 +4,26 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.fields import ANY_ID, AnyId, City, Cursor, Moment, Position, Slot, Strict, TopK
+from api.fields import (
+    ANY_ID,
+    AnyId,
+    AreaName,
+    City,
+    CityId,
+    CityName,
+    Cursor,
+    ModelVersion,
+    Moment,
+    PlaceName,
+    PlaceNumber,
+    Position,
+    Reasons,
+    RequestId,
+    Slot,
+    Strict,
+    TopK,
+    UserNumber,
+)
 from api.rules import PlaceContext, PlaceRules, ProfileIn
 from recsys.events import Kind
 from recsys.recommend.fallback import DEGRADATIONS
@@ -23,7 +42,7 @@ class PlaceRecommendationRequest(PlaceRules):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"user_id": 42, "city_id": 2, "time_slot": 2, "desired_categories": [0, 2], "top_k": 10}]
+            "examples": [{"user_id": 42, "city_id": 2, "time_slot": 2, "desired_categories": [0, 2], "top_k": 3}]
         }
     )
 
@@ -36,7 +55,7 @@ class PlaceRecommendationRequest(PlaceRules):
 class GroupRecommendationRequest(PlaceContext):
     """Places for several users at once."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 17, 8], "time_slot": 5, "top_k": 5}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 17, 8], "time_slot": 5, "top_k": 3}]})
 
     user_ids: list[AnyId] = Field(min_length=2, max_length=MAX_GROUP, description=f"whom for, each once: {ANY_ID}")
     explain: Literal["none", "reasons"] = Field(
@@ -57,17 +76,17 @@ class Named(BaseModel):
 class User(Named):
     """Whom an answer is for."""
 
-    user_id: int
+    user_id: UserNumber
 
 
 class PlaceRecommendation(Named):
     """One place, and why."""
 
-    place_id: int
+    place_id: PlaceNumber
     score: float = Field(description="the place head's, between 0 and 1; of somebody unknown, popularity and fit")
-    explanations: list[str]
-    name: str
-    neighborhood_name: str
+    explanations: Reasons
+    name: PlaceName
+    neighborhood_name: AreaName
     sources: list[str] = Field(
         description=f"which sources named it as a candidate: {', '.join(PLACE_SOURCES)}; none: it filled the list up; "
         "for somebody unknown: popular, profile"
@@ -81,55 +100,55 @@ class PlaceRecommendationResponse(BaseModel):
     """Places of one city, best first."""
 
     user: User | None = Field(description="null for somebody without an id, or whose id nobody knows")
-    recommendations: list[PlaceRecommendation]
-    city_id: int
-    city_name: str
+    recommendations: list[PlaceRecommendation] = Field(description="best first, each once")
+    city_id: CityId
+    city_name: CityName
     features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     degraded: list[str] = Field(description=DEGRADED)
-    model_version: str
-    request_id: str
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 class GroupMember(User):
     """What a place is to one of them."""
 
     score: float = Field(description="the place head's, between 0 and 1")
-    explanations: list[str]
+    explanations: Reasons
 
 
 class GroupRecommendation(Named):
     """One place, and what it is to each."""
 
-    place_id: int
+    place_id: PlaceNumber
     score: float = Field(description="that of the strategy")
     least_misery: float = Field(description="the lowest of the members' scores")
     average: float = Field(description="their mean")
-    members: list[GroupMember]
-    name: str
-    neighborhood_name: str
+    members: list[GroupMember] = Field(description="what it is to each of them, in the order of the request")
+    name: PlaceName
+    neighborhood_name: AreaName
 
 
 class GroupRecommendationResponse(BaseModel):
     """Places of one city for all of them, best first."""
 
-    users: list[User]
+    users: list[User] = Field(description="whom it is for, in the order of the request")
     strategy: Strategy = Field(description="what the order is by")
-    recommendations: list[GroupRecommendation]
-    city_id: int
-    city_name: str
+    recommendations: list[GroupRecommendation] = Field(description="best first, each once")
+    city_id: CityId
+    city_name: CityName
     features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     degraded: list[str] = Field(description=DEGRADED)
-    model_version: str
-    request_id: str
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 class PeopleRecommendationRequest(Strict):
     """People for one user to go with."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_id": 42, "target_place_id": 17, "activity_tags": [7, 8], "top_k": 10}]}
+        json_schema_extra={"examples": [{"user_id": 42, "target_place_id": 17, "activity_tags": [7, 8], "top_k": 3}]}
     )
 
     user_id: AnyId = Field(description=f"whom for: {ANY_ID}")
@@ -149,12 +168,12 @@ class PeopleRecommendationRequest(Strict):
 class PeopleRecommendation(Named):
     """One person, and why."""
 
-    user_id: int
+    user_id: UserNumber
     compat_score: float = Field(description="probability that the two match")
     attend_prob: float = Field(description="probability that they would come")
     combined_score: float = Field(description="0.7 x compat_score + 0.3 x attend_prob")
-    explanations: list[str]
-    name: str
+    explanations: Reasons
+    name: str = Field(description="what they are called; empty where it cannot be read now")
     sources: list[str] = Field(
         description=f"which sources named them as a candidate: {', '.join(PEOPLE_SOURCES)}; none: filled the list up"
     )
@@ -163,14 +182,14 @@ class PeopleRecommendation(Named):
 class PeopleRecommendationResponse(BaseModel):
     """People of one city, best first."""
 
-    user: User
-    recommendations: list[PeopleRecommendation]
-    city_id: int
-    city_name: str
+    user: User = Field(description="whom it is for")
+    recommendations: list[PeopleRecommendation] = Field(description="best first, each once")
+    city_id: CityId
+    city_name: CityName
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     degraded: list[str] = Field(description=DEGRADED)
-    model_version: str
-    request_id: str
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 class EventIn(Strict):
@@ -206,74 +225,74 @@ class EventsRequest(Strict):
         }
     )
 
-    events: list[EventIn] = Field(min_length=1, max_length=MAX_EVENTS)
+    events: list[EventIn] = Field(min_length=1, max_length=MAX_EVENTS, description="what happened, in any order")
 
 
 class EventRejected(BaseModel):
     """One event that was not taken, and why."""
 
     index: int = Field(description="position in the request, from 0")
-    id: str
-    reason: str
+    id: str = Field(description="yours")
+    reason: str = Field(description="in one sentence")
 
 
 class EventsResponse(BaseModel):
     """What became of the events; what is accepted is on disk."""
 
-    accepted: int
+    accepted: int = Field(description="are in the log now")
     duplicates: int = Field(description="taken before, under the same id")
-    rejected: list[EventRejected]
+    rejected: list[EventRejected] = Field(description="were not taken; the others were")
     online: bool = Field(description="the next answer counts them; false: they count as soon as the online store can")
-    model_version: str
-    request_id: str
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 class TaxonomyResponse(BaseModel):
     """What positions mean in the live version: names in order."""
 
-    categories: list[str]
-    tags: list[str]
+    categories: list[str] = Field(description="by position")
+    tags: list[str] = Field(description="by position")
     tag_category: list[int] = Field(description="of each tag, the position of its category")
-    vibes: list[str]
-    model_version: str
+    vibes: list[str] = Field(description="by position")
+    model_version: ModelVersion
 
 
 class FieldError(BaseModel):
     """What is wrong with one field."""
 
-    field: str
-    message: str
+    field: str = Field(description="which, with dots between names and positions: `events.0.kind`")
+    message: str = Field(description="what it must be")
 
 
 class Problem(BaseModel):
     """Every error, as RFC 9457 problem details."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: list[FieldError] = []
+    type: str = Field(default="about:blank", description="no more than the status says")
+    title: str = Field(description="what the status is called")
+    status: int = Field(description="that of the answer")
+    detail: str = Field(description="what is wrong, in one sentence")
+    request_id: RequestId
+    errors: list[FieldError] = Field(default=[], description="of 422: every field that is wrong")
 
 
 class Root(BaseModel):
     """What this is."""
 
-    name: str
-    version: str
-    model_version: str | None
-    links: dict[str, str]
+    name: str = Field(description="recsys")
+    version: str = Field(description="of the code")
+    model_version: str | None = Field(description="the version that serves; null while nothing is published")
+    links: dict[str, str] = Field(description="where to go on: a path by name")
 
 
 class Health(BaseModel):
     """The process answers."""
 
-    status: str
+    status: Literal["alive"] = Field(description="alive")
 
 
 class Ready(BaseModel):
     """Requests may come; degraded: answers do without a part."""
 
-    status: Literal["ready", "degraded"]
-    model_version: str
-    parts: dict[str, str]
+    status: Literal["ready", "degraded"] = Field(description="degraded: something is missing, and answers do without")
+    model_version: str = Field(description="the version that serves")
+    parts: dict[str, str] = Field(description="how each part is, in words")
