@@ -83,16 +83,15 @@ class Wire:
         socket, reader = connection._sock, hiredis.Reader()
         socket.settimeout(self._left(deadline))
         socket.sendall(commands)
-        answers: list[Any] = []
-        while len(answers) < replies:
+        reader.feed(b"*%d\r\n" % replies)  # read as one array, so that hiredis does not come back for each of them
+        while (answers := reader.gets()) is False:
             socket.settimeout(self._left(deadline))
             part = socket.recv(_CHUNK)
             if not part:
                 raise ConnectionResetError("the server closed the connection")
             reader.feed(part)
-            while len(answers) < replies and (answer := reader.gets()) is not False:
-                answers.append(answer)
-        return answers
+        found: list[Any] = answers
+        return found
 
     def _left(self, deadline: float) -> float:
         left = deadline - time.monotonic()

@@ -57,11 +57,10 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Hits:
-    """Found points, best first: ids (n,) int64, scores (n,) float32 dot products, vectors (n, 128) float32."""
+    """Found points, best first: ids (n,) int64, scores (n,) float32 dot products; vectors: `IndexReader.vectors`."""
 
     ids: Ints
     scores: Floats
-    vectors: Floats
 
 
 class IndexReader(Protocol):
@@ -91,7 +90,7 @@ class IndexReader(Protocol):
             limit: at most this many.
             exclude: ids that may not be found.
             where: by facet, values of which a point must have at least one.
-            using: name of the vectors to compare with, and to return.
+            using: name of the vectors to compare with.
 
         Raises:
             IndexUnavailable: the engine did not answer.
@@ -147,8 +146,8 @@ class VectorIndex(Protocol):
         """Release what is held open."""
 
 
-def hits(points: Sequence[Any], using: str) -> Hits:
-    """Points of either engine, best first → `Hits` with the named vectors."""
-    vectors = np.array([p.vector[using] for p in points], dtype=np.float32).reshape(len(points), D_MODEL)
-    ids = np.array([p.id for p in points], dtype=np.int64)
-    return Hits(ids, np.array([p.score for p in points], dtype=np.float32), vectors)
+def hits(points: Sequence[Any]) -> Hits:
+    """Points of either engine, best first → `Hits`."""
+    n = len(points)
+    ids = np.fromiter((p.id for p in points), dtype=np.int64, count=n)
+    return Hits(ids, np.fromiter((p.score for p in points), dtype=np.float32, count=n))

@@ -142,11 +142,11 @@ class _EdgeReader:
             limit=limit,
             query=Query.Nearest(vector.tolist(), using=using),
             filter=Filter(must=must, must_not=without),
-            with_vector=[using],
+            with_vector=False,
             with_payload=False,
         )
         with _edge_errors(collection):
-            return hits(self._shards[collection].query(request), using)
+            return hits(self._shards[collection].query(request))
 
     async def vectors(self, collection: Collection, ids: Sequence[int], using: str = "embedding") -> dict[int, Floats]:
         with _edge_errors(collection):

@@ -150,10 +150,10 @@ class _ServerReader:
         name = f"{collection}__{self._version}"
         with _server_errors():
             answer = await self._client.query_points(
-                name, query=vector.tolist(), using=using, limit=limit, with_payload=False, with_vectors=[using],
-                query_filter=m.Filter(must=must, must_not=without),
+                name, query=vector.tolist(), using=using, limit=limit, with_payload=False,
+                with_vectors=False, query_filter=m.Filter(must=must, must_not=without),
             )  # fmt: skip
-        return hits(answer.points, using)
+        return hits(answer.points)
 
     async def vectors(self, collection: Collection, ids: Sequence[int], using: str = "embedding") -> dict[int, Floats]:
         name, wanted = f"{collection}__{self._version}", [int(i) for i in ids]
