@@ -1,12 +1,9 @@
 """Examples of the OpenAPI document: its requests, sent to a small world that is served, and the answers to them.
 
-`python -m tests.examples` records `api/examples.json` again, in about two minutes; then `make openapi`.
+`python -m tests.examples` records `api/examples.json` again, in about a minute; then `make openapi`.
 """
 
 import json
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,9 +12,11 @@ from typing import Any
 
 import httpx
 
+from api.app import create_app
 from api.document import EXAMPLES
-from tests.conftest import ROOT
-from tests.e2e.test_main_job import install, wait_ready
+from recsys.settings import Settings
+from tests.conftest import ROOT, free_port
+from tests.fuzz import served_here
 
 REQUEST_ID = "1a72a6b723f343bb93aa9cb475d8d65e"
 # What nobody is, and what no field may be: two of the errors that there are.
@@ -73,25 +72,27 @@ def record(client: httpx.Client, openapi: dict[str, Any]) -> dict[str, Any]:
 
 def small_world(look: Callable[[httpx.Client], None]) -> None:
     """Look at an app that serves a small world, from generated tables to a published version."""
+    # Seconds to import, and the tests need none of it
+    from jobs import materialize, publish, train
+    from recsys.services import start, stop
+    from recsys.world import WorldConfig, generate
+    from tests.served import quiet
+
     with tempfile.TemporaryDirectory() as folder:
-        installed = install(Path(folder))
+        url = f"redis://127.0.0.1:{free_port()}/0"
+        settings = Settings(
+            data_dir=Path(folder), redis_url=url, feature_repo=ROOT / "feature_repo", epochs=2, online_timeout_ms=2_000,
+            _env_file=None,
+        )  # fmt: skip
+        generate(WorldConfig(users=300, places=300), settings.lake)
+        start(url, settings.redis)
         try:
-            installed.run("pipeline")
-            with (
-                subprocess.Popen(
-                    [sys.executable, "-m", "jobs", "serve"], env=installed.env, cwd=ROOT, stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT, text=True,
-                ) as server,
-                httpx.Client(base_url=f"http://127.0.0.1:{installed.env['RECSYS_PORT']}", timeout=30) as client,
-            ):  # fmt: skip
-                try:
-                    wait_ready(client, server)
-                    look(client)
-                finally:
-                    server.send_signal(signal.SIGINT)
-                    server.communicate(timeout=30)
+            for job in (materialize, train, publish):
+                job.run(settings, quiet(job.__name__.rpartition(".")[2], settings))
+            with served_here(create_app(settings)) as base, httpx.Client(base_url=base, timeout=60) as client:
+                look(client)
         finally:
-            installed.run("down", check=False)
+            stop(url, settings.redis)
 
 
 def _write(client: httpx.Client) -> None:
