@@ -239,6 +239,10 @@ class FeatureStore:
         (row,) = self._users(user, answers[:n], now_us)
         return Candidates(row, np.concatenate([met, activity], axis=1), 0.0)
 
+    def cached(self) -> tuple[int, int]:
+        """Places of candidates whose features were at hand, and those whose were read, since the start."""
+        return self._cache.hits, self._cache.misses
+
     def ping(self) -> None:
         """Raise FeatureStoreUnavailable unless Redis answers within the deadline."""
         with self.redis_errors():
