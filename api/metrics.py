@@ -1,4 +1,4 @@
-"""What this process has done, for Prometheus: `GET /metrics`. The only module that imports prometheus_client.
+"""What this process has done, for Prometheus: `GET /metrics`. The only module that uses prometheus_client.
 
 What the parts count themselves (degradations, breakers, the cache, events, impressions) is read from them when it is
 asked for; only requests, stages and answers are observed here.

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as families
@@ -251,3 +252,23 @@ def test_every_metric_is_documented(client: TestClient):
     counters = {f.name for f in families(client.get("/metrics").text) if f.type == "counter"}
     named = set(re.findall(r"^\| `(recsys_\w+)", page, flags=re.MULTILINE))
     assert named == {f"{name}_total" if name in counters else name for name in families_there}
+
+
+def test_the_documented_scrape_and_alerts_are_valid_and_name_what_there_is(client: TestClient):
+    page = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    scrape_config, rules = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL))
+    (job,) = scrape_config["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["127.0.0.1:8000"]}]
+    assert scrape_config["rule_files"] == ["recsys-rules.yml"]
+    assert client.post("/recommend/places", json={"user_id": 4}).status_code == 200
+    there = {s.name: set(s.labels) for f in families(client.get("/metrics").text) for s in f.samples}
+    (group,) = rules["groups"]
+    assert [rule["alert"] for rule in group["rules"]] == ["RecsysErrors", "RecsysSlow", "RecsysDegraded"]
+    for rule in group["rules"]:
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+        assert re.fullmatch(r"\d+m", rule["for"])
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+        named = re.findall(r"(recsys_\w+)(?:\{(.*?)\})?", rule["expr"])
+        assert named
+        for name, labels in named:
+            assert set(re.findall(r"(\w+)[=!]~?", labels)) <= there[name], name
