@@ -11,7 +11,7 @@ import torch
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, explain, recommend, routes, safety
+from api import errors, explain, metrics, recommend, routes, safety
 from api.document import document
 from api.fleet import Fleet
 from api.follow import Follower
@@ -25,12 +25,13 @@ from recsys.settings import Settings
 _LOG = structlog.get_logger("api")
 
 
-def create_app(settings: Settings, *, ready: State | Follower | None = None) -> FastAPI:
+def create_app(settings: Settings, *, ready: State | Follower | None = None, worker: int | None = None) -> FastAPI:
     """Build the app.
 
     Args:
         settings: where things are.
         ready: parts made elsewhere, or what was opened before; default: the live version, opened at start-up.
+        worker: which of several processes that answer on one port this is; None: the only one.
 
     Raises:
         ConfigError: keys, origins or limits that cannot be.
@@ -64,8 +65,9 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None) -> 
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
-    for part in (routes, recommend, explain, safety):
+    for part in (routes, recommend, explain, safety, metrics):
         app.include_router(part.router)
+    app.state.metrics = metrics.Metrics(lambda: app.state.fleet, lambda: app.state.shadows.dropped, worker=worker)
     errors.add_handlers(app)
     keys = guard(app, settings)
     generate = app.openapi

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.fields import ANY_ID, AnyId, CityId, CityName, ModelVersion, Position, RequestId
-from api.middleware import request_id
+from api.middleware import request_id, say
 from api.recommend import place_query, target_place
 from api.routes import ERRORS, Live
 from api.rules import PlaceContext
@@ -75,10 +75,11 @@ class ExplainResponse(BaseModel):
 
 
 @router.post("/explain")
-async def explain(body: ExplainRequest, state: Live) -> ExplainResponse:
+async def explain(body: ExplainRequest, state: Live, request: Request) -> ExplainResponse:
     """Why a place or a person is in somebody's list, or why not. For the team, not for the user: it names blocks."""
     user_id = state.require().users.number("user_id", body.user_id)
     engine, _ = choose(state, [user_id])
+    say(request, engine.version)
     if (body.place_id is None) == (body.person_id is None):
         raise InvalidField("place_id", "must be said, or else person_id, and not both")
     found: Explanation

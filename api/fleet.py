@@ -69,6 +69,11 @@ class Fleet:
         """The data set of a version that is loaded to stay."""
         return next((v.data for v in self._staying() if v.data.world == world), None)
 
+    @property
+    def loaded(self) -> Sequence[Version]:
+        """Every version in memory, also those that were swapped out and are in use."""
+        return tuple(self._loaded)
+
     async def close(self) -> None:
         """Close everything, after the last request."""
         while self._closing:

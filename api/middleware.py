@@ -1,4 +1,4 @@
-"""Around every request: an id in answer and log, one access line, and a limit on the body. Plain ASGI."""
+"""Around every request: an id in answer and log, one access line and its figures, a limit on the body. Plain ASGI."""
 
 import re
 import time
@@ -9,7 +9,11 @@ from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.tracing import Trace
+from recsys.stages import listening
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -22,7 +26,7 @@ _LOG = structlog.get_logger("access")
 
 
 class RequestContext:
-    """Give each request an id: the caller's `X-Request-ID` if it is sane, else a new one."""
+    """Give each request an id: the caller's `X-Request-ID` if it is sane, else a new one; time it and its stages."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,7 +38,7 @@ class RequestContext:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         token = request_id.set(given if _SANE_ID.match(given) else uuid.uuid4().hex)
-        start = time.perf_counter()
+        start, trace = time.perf_counter(), Trace()
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -42,16 +46,35 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id.get()
+                trace.describe(_said(scope))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            with listening(trace.stages):
+                await self._app(scope, receive, send_with_id)
         finally:
-            ms = round((time.perf_counter() - start) * 1e3, 2)
-            key = scope.get("state", {}).get("key")
-            said = {} if key is None else {"key": key.name}
-            _LOG.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms, **said)
+            seconds, route = time.perf_counter() - start, _route(scope)
+            method, path, ms, said = scope["method"], scope["path"], round(seconds * 1e3, 2), _said(scope)
+            _LOG.info("request", method=method, path=path, route=route, status=status, ms=ms, **said)
+            scope["app"].state.metrics.requested(method, route, status, seconds, trace.stages.seconds())
             request_id.reset(token)
+
+
+def say(request: HTTPConnection, version: str | None, degraded: tuple[str, ...] = ()) -> None:
+    """Which version answers a request, and what it has to do without: for the log, and the request's span."""
+    request.state.model_version, request.state.degraded = version, degraded
+
+
+def _said(scope: Scope) -> dict[str, Any]:
+    """What `say` said, and the name of the API key, without what is empty."""
+    state = scope.get("state", {})
+    said = {name: state[name] for name in ("model_version", "degraded") if state.get(name)}
+    return said if (key := state.get("key")) is None else {"key": key.name, **said}
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path that was found, since a path itself may hold an id; `other`: a page of FastAPI's own."""
+    return str(getattr(scope.get("route"), "path_format", "other" if "endpoint" in scope else "none"))
 
 
 class LastResort:

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from api.events import take
 from api.fleet import Fleet
-from api.middleware import request_id
+from api.middleware import request_id, say
 from api.page import welcome
 from api.schemas import (
     EventsRequest,
@@ -46,6 +46,7 @@ router = APIRouter()
 async def _state(request: Request) -> AsyncIterator[State]:
     fleet: Fleet = request.app.state.fleet
     with fleet.lease() as state:
+        say(request, state.engine.version if state.engine else None)
         yield state
 
 

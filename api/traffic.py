@@ -12,13 +12,17 @@ import structlog
 from fastapi import Depends, Request
 
 from api.fleet import Fleet
-from api.middleware import request_id
+from api.metrics import Metrics
+from api.middleware import request_id, say
 from api.routes import Live
 from api.state import State
 from recsys.artifacts import VERSION
 from recsys.errors import ConfigError, RecsysError
 from recsys.impressions import Arm, Impression, Kind
 from recsys.recommend.engine import Engine
+from recsys.recommend.groups import GroupAnswer
+from recsys.recommend.places import PlaceAnswer
+from recsys.stages import listening
 
 _SHARE: Final = re.compile(r"0|1|0?\.\d{1,6}|[01]\.0{1,6}")
 _MOST_SHADOWS: Final = 2  # requests computed once more at the same time
@@ -98,7 +102,7 @@ class Shadows:
             return
 
         async def held() -> None:
-            with fleet.hold(state):
+            with fleet.hold(state), listening(None):  # what the request spent is told without it
                 try:
                     await work()
                 except RecsysError as error:  # that version's own answer, which nobody waits for
@@ -119,8 +123,9 @@ class Shadows:
 class Traffic:
     """One request's: asks the version that its user gets, and tells of the answer."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, request: Request, state: State) -> None:
+        self._request, self._state = request, state
+        self._metrics: Metrics = request.app.state.metrics
         self.later: Callable[[], Awaitable[None]] | None = None
 
     async def answer(
@@ -142,13 +147,17 @@ class Traffic:
         engine, arm = choose(state, users)
         answer = await ask(engine, now)
         degraded = (*(state.degraded if engine is state.engine else ()), *answer.degraded)
-        tell(state, kind, users, answer, items, engine, arm, now, degraded)
+        say(self._request, engine.version, degraded)
+        shown = items(answer)
+        age_s = answer.features_age_s if isinstance(answer, PlaceAnswer | GroupAnswer) else None
+        self._metrics.answered(kind, engine.version, [score for _, score in shown], age_s)
+        tell(state, kind, users, answer, shown, engine, arm, now, degraded)
         shadow = state.shadow
         if shadow is not None and shadow is not engine:
 
             async def once_more() -> None:
                 said = await ask(shadow, now)
-                tell(state, kind, users, said, items, shadow, "shadow", now, said.degraded)
+                tell(state, kind, users, said, items(said), shadow, "shadow", now, said.degraded)
 
             self.later = once_more
         return Answered(engine, answer, degraded)
@@ -169,19 +178,28 @@ def choose(state: State, users: Sequence[int | None]) -> tuple[Engine, Arm]:
 
 
 def tell(
-    state: State, kind: Kind, users: Sequence[int | None], answer: A, items: Callable[[A], Sequence[tuple[int, float]]],
+    state: State, kind: Kind, users: Sequence[int | None], answer: Answer, shown: Sequence[tuple[int, float]],
     engine: Engine, arm: Arm, now: datetime, degraded: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Note what was shown, where that is kept."""
     if state.impressions is not None:
-        shown = tuple(items(answer))
         state.impressions.offer(
-            Impression(request_id.get(), now, kind, tuple(users), shown, engine.version, arm, answer.city_id, degraded)
+            Impression(
+                request_id.get(),
+                now,
+                kind,
+                tuple(users),
+                tuple(shown),
+                engine.version,
+                arm,
+                answer.city_id,
+                degraded,
+            )
         )
 
 
 async def _traffic(request: Request, state: Live) -> AsyncIterator[Traffic]:
-    traffic = Traffic(state)
+    traffic = Traffic(request, state)
     yield traffic
     if traffic.later is not None:  # the answer is out
         shadows: Shadows = request.app.state.shadows

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from jobs import options as opt
-from jobs.command import EXIT_CODES, run_job, sentence
+from jobs.command import EXIT_CODES, read_settings, run_job, sentence
 from jobs.report import Report
 from recsys.errors import RecsysError
-from recsys.settings import Settings
 
 app = typer.Typer(
     name="recsys",
@@ -43,12 +42,6 @@ def ingest(mapping: opt.MappingFile = None, suggest: opt.Files = None, as_json: 
 def validate(accept_drift: opt.AcceptDrift = False, as_json: opt.AsJson = False) -> None:
     """Pass landed tables through the quality gate: accepted to the lake, rejected to quarantine."""
     run_job("validate", as_json, accept_drift=accept_drift)
-
-
-@app.command()
-def quality(as_json: opt.AsJson = False) -> None:
-    """Say how good the data are. Exit code 0: good, 3: warnings, 4: critical, refused."""
-    raise typer.Exit(EXIT_CODES[run_job("quality", as_json, summary=False)["severity"]])
 
 
 @app.command()
@@ -120,13 +113,21 @@ def experiment(window_hours: opt.WindowHours = 24.0, until: opt.AsOf = None, as_
 @app.command()
 def sql(query: opt.Query = None, fmt: opt.Format = "table") -> None:
     """Ask the lake: one view a table, feature view and quarantine, read-only."""
-    settings = Settings()
+    settings = read_settings()
     importlib.import_module("jobs.sql").run(settings, Report("sql", settings.reports), query=query, fmt=fmt)
+
+
+@app.command()
+def doctor(as_json: opt.AsJson = False) -> None:
+    """Find what is wrong, and say what to run; it changes nothing. Exit code 0: no error, 1: some."""
+    raise typer.Exit(importlib.import_module("jobs.doctor").run(read_settings(), Console(), as_json=as_json))
 
 
 def _plain(name: str, module: str, function: str, about: str) -> None:
     def command(as_json: opt.AsJson = False) -> None:
-        run_job(name, as_json, module=module, function=function, summary=name != "status")
+        shown = name in ("quality", "status")
+        report = run_job(name, as_json, module=module, function=function, summary=not shown)
+        raise typer.Exit(EXIT_CODES[report.get("severity", "ok")])
 
     app.command(name, help=about)(command)
 

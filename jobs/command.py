@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from jobs.report import Report
@@ -22,7 +23,7 @@ def run_job(
     name: str, as_json: bool, module: str | None = None, function: str = "run", summary: bool = True, **options: Any
 ) -> dict[str, Any]:
     """Import a job, run it with the settings, write its report, show it and return it."""
-    settings = Settings()
+    settings = read_settings()
     report = Report(name, settings.reports, Console(stderr=True, quiet=as_json))
     run: Callable[..., None] = getattr(importlib.import_module(f"jobs.{module or name}"), function)
     run(settings, report, **options)
@@ -32,6 +33,23 @@ def run_job(
     elif summary:
         report.show(content)
     return content
+
+
+def read_settings() -> Settings:
+    """The settings.
+
+    Raises:
+        ConfigError: names those that are out of range; a value that may hold a password is not repeated.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        said = []
+        for wrong in error.errors():
+            field = str(wrong["loc"][0])
+            given = "" if field.endswith(("url", "key")) else f" (got {wrong['input']!r})"
+            said.append(f"RECSYS_{field.upper()}: {wrong['msg']}{given}")
+        raise ConfigError("; ".join(said)) from None
 
 
 def sentence(error: RecsysError | OSError) -> str | None:

@@ -38,6 +38,7 @@ Format = Annotated[str, typer.Option("--format", help="table, json, csv or parqu
 # Commands without options of their own: module, function and what `--help` says.
 PLAIN = {
     "ablate": ("ablate", "run", "Train the model without each of its parts; what each brings on the validation weeks."),
+    "quality": ("quality", "run", "Say how good the data are. Exit code 0: good, 3: warnings, 4: critical, refused."),
     "rollback": ("rollback", "run", "Make the previous version live again."),
     "replay": ("replay", "run", "Fold events of the log that the online store does not count yet."),
     "up": ("services", "up", "Start the embedded online store."),

@@ -60,7 +60,7 @@ def serve(
     announce: Callable[[], None],
     *,
     since_ns: int | None = None,
-    worker: bool = False,
+    worker: int | None = None,
 ) -> None:
     """Answer in this process until a signal.
 
@@ -69,13 +69,13 @@ def serve(
         listener: bound.
         announce: called once requests are answered.
         since_ns: when the service started, by `time.monotonic_ns`; default: now.
-        worker: one of several: Ctrl-C is for the process that started it.
+        worker: which of several, whose Ctrl-C is for the process that started them; None: the only one.
     """
 
     async def answer() -> None:
         # here, not in the lifespan: an error keeps its type
-        app = create_app(settings, ready=await Follower.open(settings, since_ns=since_ns))
-        await Server(config(app, settings), announce, deaf=worker).serve(sockets=[listener])
+        app = create_app(settings, ready=await Follower.open(settings, since_ns=since_ns), worker=worker)
+        await Server(config(app, settings), announce, deaf=worker is not None).serve(sockets=[listener])
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(answer())  # uvicorn finishes its requests, then raises the signal again

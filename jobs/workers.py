@@ -26,8 +26,9 @@ _SPAWN: Final = multiprocessing.get_context("spawn")  # torch and gRPC do not li
 
 @dataclass
 class _Worker:
-    """One process. `said` gets True when it answers, or why it cannot; when `alive` closes, it stops."""
+    """The `number`th process. `said` gets True when it answers, or why it cannot; when `alive` closes, it stops."""
 
+    number: int
     process: BaseProcess
     said: Connection
     alive: Connection
@@ -49,17 +50,19 @@ def supervise(settings: Settings, listener: socket.socket, workers: int, on_read
     since_ns = time.monotonic_ns()  # so that a clock that goes on from a moment is the same in all of them
     alive: list[_Worker] = []
 
-    def start() -> _Worker:
+    def start(number: int) -> _Worker:
         said, says = _SPAWN.Pipe(duplex=False)
         lives, holds = _SPAWN.Pipe(duplex=False)
-        process = _SPAWN.Process(target=_work, args=(settings, listener, since_ns, says, lives), name="recsys-worker")
+        process = _SPAWN.Process(
+            target=_work, args=(settings, listener, number, since_ns, says, lives), name="recsys-worker"
+        )
         process.start()
         says.close()
         lives.close()
-        return _Worker(process, said, holds)
+        return _Worker(number, process, said, holds)
 
     try:
-        alive += [start() for _ in range(workers)]
+        alive += [start(number) for number in range(1, workers + 1)]
         for worker in alive:
             if (error := _heard(worker)) is not None:
                 raise error
@@ -73,7 +76,7 @@ def supervise(settings: Settings, listener: socket.socket, workers: int, on_read
                 _close(worker)
                 pause_s = _PAUSE_S if time.monotonic() - worker.began > 60 else min(2 * pause_s, _LONGEST_PAUSE_S)
                 time.sleep(pause_s)
-                alive.append(start())
+                alive.append(start(worker.number))
     finally:
         _stop(alive)
 
@@ -107,7 +110,9 @@ def _close(worker: _Worker) -> None:
     worker.process.close()
 
 
-def _work(settings: Settings, listener: socket.socket, since_ns: int, says: Connection, lives: Connection) -> None:
+def _work(
+    settings: Settings, listener: socket.socket, number: int, since_ns: int, says: Connection, lives: Connection
+) -> None:
     """A worker, in its own process."""
     from api.app import configure_logs
     from jobs.serve import serve, sigterm_unwinds
@@ -122,7 +127,7 @@ def _work(settings: Settings, listener: socket.socket, since_ns: int, says: Conn
     configure_logs()
     try:
         with sigterm_unwinds():  # also while versions are being loaded
-            serve(settings, listener, lambda: says.send(True), since_ns=since_ns, worker=True)
+            serve(settings, listener, lambda: says.send(True), since_ns=since_ns, worker=number)
     except RecsysError as error:
         with contextlib.suppress(OSError):  # a parent that is past the start does not listen
             says.send(error)

@@ -8,10 +8,11 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import redis
@@ -23,11 +24,34 @@ from recsys.errors import ServiceError
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 # A hash whose values are longer than this takes twice the memory: the default of 64 is below the state of a pair.
-COMPACT: Final = ("--hash-max-listpack-value", "1024")
+_LISTPACK: Final = "hash-max-listpack-value"
+LISTPACK_BYTES: Final = 1024
+COMPACT: Final = (f"--{_LISTPACK}", str(LISTPACK_BYTES))
+_ABOUT: Final = ("process_id", "used_memory", "maxmemory", "maxmemory_policy", "evicted_keys")
 _PID: Final = "server.pid"
 _POLL_S: Final = 0.02
 _START_S: Final = 20.0  # an append-only file of a few hundred megabytes is read before the first answer
 _STOP_S: Final = 30.0
+
+
+State = Literal["answers", "closed", "silent", "locked", "loading", "stranger"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is found at an address.
+
+    Attributes:
+        state: a server answers; nothing listens; something does and says nothing (it is stopped, or cut off); it wants
+            another password; it is still reading its data; it is no Redis server.
+        said: what it says about that, without the address.
+        about: of one that answers: `process_id`, `used_memory`, `maxmemory` (bytes, 0: no bound), `maxmemory_policy`,
+            `evicted_keys`, and `hash_max_listpack_value` where it may be asked.
+    """
+
+    state: State
+    said: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +128,34 @@ def figures(url: str) -> dict[str, int] | None:
             return {"keys": int(client.dbsize()), "memory_mb": int(client.info("memory")["used_memory"]) >> 20}
         except redis.RedisError:
             return None
+
+
+def look(url: str) -> Look:
+    """See what is at an address, within a few seconds whatever it is; nothing is changed."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 6379), timeout=1.0):
+            pass
+    except TimeoutError:
+        return Look("silent", "it takes no connection")
+    except OSError as error:
+        return Look("closed", error.strerror or str(error))
+    with _client(url) as client:
+        try:
+            client.ping()
+            found = {**client.info("server"), **client.info("memory"), **client.info("stats")}
+        except redis.AuthenticationError as error:
+            return Look("locked", str(error))
+        except redis.BusyLoadingError as error:
+            return Look("loading", str(error))
+        except redis.TimeoutError:
+            return Look("silent", "it takes connections and does not answer")
+        except redis.RedisError as error:
+            return Look("stranger", str(error))
+        about = {name: found.get(name) for name in _ABOUT}
+        with contextlib.suppress(redis.ResponseError):  # a managed server tells nobody its configuration
+            about["hash_max_listpack_value"] = int(client.config_get(_LISTPACK)[_LISTPACK])
+        return Look("answers", about=about)
 
 
 def stop(url: str, folder: Path) -> bool:

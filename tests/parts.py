@@ -91,6 +91,9 @@ class MemoryFeatures:
     def schema(self) -> dict[str, dict[str, str]]:
         return {}
 
+    def cached(self) -> tuple[int, int]:
+        return 0, self.calls.count("rank_places")
+
     def ping(self) -> None:
         self._call("ping")
 

@@ -5,6 +5,7 @@ from recsys.events.folder import Folder, fold_pending
 from recsys.events.intake import Intake, Receipt
 from recsys.events.landing import landable
 from recsys.events.log import REMEMBERED, EventLog
+from recsys.events.reader import last_position
 
 __all__ = [
     "AHEAD",
@@ -19,4 +20,5 @@ __all__ = [
     "Receipt",
     "fold_pending",
     "landable",
+    "last_position",
 ]

@@ -54,6 +54,10 @@ class Intake:
     While the states cannot be changed (Redis is down, another process fills them), events are appended and answered
     at once, and folding is tried again until it succeeds.
 
+    Attributes:
+        taken, duplicates: events of this process that are in the log, and those whose ids were there already.
+        folded: position in the log up to which everything is in the states, as last seen; None: not yet.
+
     Args:
         folder: does the work, in two threads.
         on_trouble: called with what keeps events from being folded, when that changes, and with None when it is over.
@@ -62,6 +66,8 @@ class Intake:
     def __init__(self, folder: Folder, on_trouble: Callable[[Exception | None], None] = lambda _: None) -> None:
         self._folder, self._on_trouble = folder, on_trouble
         self._trouble: str | None = None
+        self.taken = self.duplicates = 0
+        self.folded: int | None = None
         self._arrived, self._appended = asyncio.Event(), asyncio.Event()
         self._queue: deque[_Waiting] = deque()
         self._unfolded: deque[_Waiting] = deque()
@@ -76,6 +82,16 @@ class Intake:
     def trouble(self) -> str | None:
         """What keeps events from being folded; None: nothing."""
         return self._trouble
+
+    @property
+    def last(self) -> int:
+        """Position of the last event that is known to be in the log."""
+        return self._folder.log.last
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not in the log yet, whose senders wait."""
+        return self._waiting
 
     def start(self) -> None:
         """Begin, with what an earlier process left unfolded."""
@@ -129,7 +145,8 @@ class Intake:
             for waiting in batch:
                 waiting.fail(error)
             return
-        last, flags = self._folder.log.last, iter(taken)
+        last, flags = self.last, iter(taken)
+        self.taken, self.duplicates = self.taken + sum(taken), self.duplicates + len(taken) - sum(taken)
         for waiting in batch:
             waiting.taken, waiting.last = sum(next(flags) for _ in waiting.events), last
             if self._ready:
@@ -148,10 +165,11 @@ class Intake:
             elif not self._behind and not self._drained:
                 await self._appended.wait()
             self._appended.clear()
-            final, target, self._behind = self._drained, self._folder.log.last, False
+            final, target, self._behind = self._drained, self.last, False
             folded = 0
             try:
                 folded = await asyncio.get_running_loop().run_in_executor(self._threads, self._folder.fold)
+                self.folded = folded
                 self._say(None)
             except Exception as error:  # noqa: BLE001 - the events are safe in the log: say it, and try again
                 self._say(error)

@@ -17,6 +17,22 @@ def segment(folder: Path, first: int) -> Path:
     return folder / f"{first:012d}.jsonl"
 
 
+def last_position(folder: Path) -> int:
+    """Position of the last event of a log, 0 for none; only looks: no lock is taken, and no half-written line cut off.
+
+    Raises:
+        DataError: the last whole line is no event.
+    """
+    for path in sorted(folder.glob(SEGMENTS), reverse=True):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _NEAR))
+            lines = file.read().split(b"\n")
+        whole = [line for line in lines[:-1] if line]
+        if whole:
+            return Event.read(whole[-1]).seq
+    return 0
+
+
 class Reader:
     """Reads events by position; going on where it stopped costs no search. For one thread at a time.
 

@@ -16,6 +16,9 @@ _ROWS: Final = 1 << 17  # 10 MB; a full cache begins anew
 class PlaceCache:
     """place_activity of places read lately. Safe for use from several threads.
 
+    Attributes:
+        hits, misses: places that were asked for and at hand, and those that had to be read; since the start.
+
     Args:
         max_age_s: an entry older than this is read again; 0: nothing is kept.
     """
@@ -23,18 +26,23 @@ class PlaceCache:
     def __init__(self, max_age_s: float) -> None:
         self._max_age_us = int(max_age_s * 1e6)
         self._lock = threading.Lock()
+        self.hits = self.misses = 0
         self._clear()
 
     def look_up(self, ids: Ints, now_us: int) -> tuple[Floats, Ints, float]:
         """(C, D) features, zeros where they must be read; which those are; and the age in seconds of the oldest."""
         out = np.zeros((len(ids), _WIDTH), dtype=np.float32)
         if not self._max_age_us:
+            with self._lock:
+                self.misses += len(ids)
             return out, np.arange(len(ids)), 0.0
         with self._lock:
             at = np.array([self._row.get(i, 0) for i in ids.tolist()], dtype=np.int64)
             age = now_us - self._read_at[at]
             fresh: Bools = (age >= 0) & (age <= self._max_age_us)
             out[fresh] = self._features[at[fresh]]
+            found = int(fresh.sum())
+            self.hits, self.misses = self.hits + found, self.misses + len(ids) - found
         oldest = float(age[fresh].max()) / 1e6 if fresh.any() else 0.0
         return out, np.flatnonzero(~fresh), oldest
 

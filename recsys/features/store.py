@@ -100,8 +100,7 @@ class FeatureStore:
     # -------------------------------------------------------------------------------------------------------- registry
     def apply(self) -> dict[str, int]:
         """Register entities, sources, views and services; return how many of each kind."""
-        names = runpy.run_path(str(self._repo / "definitions.py"), init_globals={"DATA_DIR": self._data_dir})
-        objects = [v for v in names.values() if isinstance(v, (Entity, FeatureView, FeatureService))]
+        objects = self._defined()
         views = [v for v in objects if isinstance(v, FeatureView)]
         sources = [v.batch_source for v in views if isinstance(v.batch_source, FileSource)]
         self._data_dir.mkdir(parents=True, exist_ok=True)
@@ -113,10 +112,11 @@ class FeatureStore:
 
     def schema(self) -> dict[str, dict[str, str]]:
         """Features and their types by registered view, and what stands where in packed ones."""
-        return {
-            view.name: {f.name: " ".join([str(f.dtype), *map("=".join, sorted(f.tags.items()))]) for f in view.features}
-            for view in sorted(self._store.list_feature_views(), key=lambda v: v.name)
-        }
+        return _schema(self._store.list_feature_views())
+
+    def defined_schema(self) -> dict[str, dict[str, str]]:
+        """The same of the definitions, which may have changed since they were registered."""
+        return _schema([view for view in self._defined() if isinstance(view, FeatureView)])
 
     def rows(self, view: str) -> Rows:
         """Where a view's rows are online.
@@ -239,6 +239,10 @@ class FeatureStore:
         (row,) = self._users(user, answers[:n], now_us)
         return Candidates(row, np.concatenate([met, activity], axis=1), 0.0)
 
+    def cached(self) -> tuple[int, int]:
+        """Places of candidates whose features were at hand, and those whose were read, since the start."""
+        return self._cache.hits, self._cache.misses
+
     def ping(self) -> None:
         """Raise FeatureStoreUnavailable unless Redis answers within the deadline."""
         with self.redis_errors():
@@ -261,6 +265,10 @@ class FeatureStore:
             where = urlsplit(self._url)
             said = f"the online store at {where.hostname}:{where.port} did not answer: `recsys up`"
             raise FeatureStoreUnavailable(f"{said} (got {type(error).__name__}: {error})") from error
+
+    def _defined(self) -> list[Entity | FeatureView | FeatureService]:
+        names = runpy.run_path(str(self._repo / "definitions.py"), init_globals={"DATA_DIR": self._data_dir})
+        return [v for v in names.values() if isinstance(v, (Entity, FeatureView, FeatureService))]
 
     def _service(self, name: str) -> FeatureService:
         try:
@@ -302,6 +310,13 @@ class FeatureStore:
                 )
             )
         return rows
+
+
+def _schema(views: Sequence[FeatureView]) -> dict[str, dict[str, str]]:
+    return {
+        view.name: {f.name: " ".join([str(f.dtype), *map("=".join, sorted(f.tags.items()))]) for f in view.features}
+        for view in sorted(views, key=lambda v: v.name)
+    }
 
 
 def _by_name(rows: Rows, **ids: Ints) -> list[Ints]:

@@ -17,6 +17,7 @@ from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models.config import ModelConfig
 from recsys.models.heads import D_PEOPLE_INPUT, D_PLACE_INPUT, Heads
 from recsys.models.model import combined_score
+from recsys.stages import stage
 
 Floats = npt.NDArray[np.float32]
 MODEL = "model"  # the name of the model's tensors in an artifact
@@ -89,6 +90,7 @@ class Ranker:
         return compat, attend
 
     # ------------------------------------------------------------------------------------------------------- requests
+    @stage("score")
     def score_places(
         self, user: Floats, places: Floats, online: Floats, *, city_id: int, slot: int, categories: Sequence[int] = ()
     ) -> Floats:
@@ -119,6 +121,7 @@ class Ranker:
         )
         return _probabilities(logits)
 
+    @stage("score")
     def score_people(
         self,
         user: Floats,

@@ -14,6 +14,7 @@ from recsys.constants import FACETS
 from recsys.errors import ArtifactError
 from recsys.recommend.facets import Bools, Facets, Wanted
 from recsys.sources import PLACE_SOURCES, SOURCES, Fusion, PlaceSources, Said
+from recsys.stages import stage
 
 Floats = npt.NDArray[np.float32]
 _NOBODY: Ints = np.empty(0, dtype=np.int64)
@@ -168,6 +169,7 @@ class Catalogue:
         found: list[int] = self._cities[city].ids[places].tolist()
         return found
 
+    @stage("retrieve")
     def find(
         self, node: int, city: int, near: Ints, size: int, *, without: Bools, fresh: bool, apart: Ints = _NOBODY
     ) -> Found:
@@ -236,6 +238,7 @@ class Catalogue:
         found: Ints = self.sources.memory.friends[[node]].indices
         return found
 
+    @stage("features")
     def signals(self, found: Found) -> Floats:
         """(C, len(PLACE_SIGNALS)) of the candidates."""
         out: Floats = self.sources.signals(found.said, found.position[None])[0]

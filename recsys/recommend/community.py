@@ -11,6 +11,7 @@ from recsys.artifacts import Artifact
 from recsys.errors import ArtifactError
 from recsys.recommend.catalogue import nearest
 from recsys.sources import PEOPLE_SOURCES, SOURCES, Friendly, Fusion, PeopleSources
+from recsys.stages import stage
 
 Floats = npt.NDArray[np.float32]
 
@@ -88,6 +89,7 @@ class Community:
         except ArtifactError as error:
             raise ArtifactError(f"version {artifact.version}: {error}") from error
 
+    @stage("retrieve")
     def find(self, node: int, city: int, near: Ints, size: int, *, without: Ints) -> FoundPeople:
         """Candidates of a request.
 
@@ -142,6 +144,7 @@ class Community:
                 values[itself] = -np.inf
         return out
 
+    @stage("features")
     def signals(self, found: FoundPeople) -> Floats:
         """(C, len(PEOPLE_SIGNALS)) of the candidates."""
         out: Floats = self.sources.signals(found.said, found.position[None])[0]

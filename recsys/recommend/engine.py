@@ -45,6 +45,9 @@ class Features(Protocol):
     def schema(self) -> dict[str, dict[str, str]]:
         """Features and their types by registered view."""
 
+    def cached(self) -> tuple[int, int]:
+        """Places of candidates whose features were at hand, and those whose were read, since the start."""
+
     def ping(self) -> None:
         """Raise FeatureStoreUnavailable unless the store answers."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from recsys.aggregates.finish import Floats
 from recsys.online import PlaceRow, UserRow
 from recsys.recommend.engine import Engine, Gazetteer
+from recsys.stages import stage
 from recsys.taxonomy import OTHER, UNKNOWN
 
 MOST: Final = 3
@@ -33,6 +34,7 @@ def company(friends: int, engine: Engine) -> str | None:
     return f"{friends} of {who} {verb} been there or looked at it."
 
 
+@stage("explain")
 def why_place(user: UserRow, place: PlaceRow, names: Gazetteer, company: str | None = None) -> list[str]:
     """Up to three reasons why a place suits a user; never empty.
 
@@ -57,6 +59,7 @@ def why_place(user: UserRow, place: PlaceRow, names: Gazetteer, company: str | N
     return reasons[:MOST] or ["Recommended from your activity and that of people like you."]
 
 
+@stage("explain")
 def why_person(user: UserRow, peer: UserRow, names: Gazetteer) -> list[str]:
     """Up to three reasons why two people fit; never empty."""
     reasons = []

@@ -25,6 +25,7 @@ from recsys.recommend.policy import arrange
 from recsys.recommend.ranking import PlaceQuery
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
+from recsys.stages import stage
 
 Strategy = Literal["least_misery", "average"]
 MAX_GROUP: Final = 10
@@ -146,7 +147,8 @@ async def _score(
     position = np.unique(np.concatenate([f.position for f in found]))
     everywhere, place_vectors, visitors = engine.catalogue.everything(rules.city_id)
     ids = everywhere[position]
-    online = await asyncio.gather(*(asyncio.to_thread(reads.rank_places, user_id, ids) for user_id in vectors))
+    with stage("features"):  # of all at once: the time that the request waits
+        online = await asyncio.gather(*(asyncio.to_thread(reads.rank_places, user_id, ids) for user_id in vectors))
     kept = np.ones(len(ids), dtype=bool)
     if query.exclude_visited:
         kept = np.all([never_there(of.features) for of in online], axis=0)

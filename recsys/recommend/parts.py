@@ -17,6 +17,7 @@ from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleQuery, RankedPeople, score_people
 from recsys.recommend.ranking import PlaceQuery, Ranked
 from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
+from recsys.stages import stage
 
 VECTOR, CONTEXT, FRIENDS = "vector", "context", "friends"
 _SIGNALS: Final = {
@@ -49,6 +50,7 @@ PEOPLE_PARTS: Final[Mapping[str, Ints]] = {
 }
 
 
+@stage("explain")
 def place_parts(
     engine: Engine, query: PlaceQuery, ranked: Ranked, vector: Floats, city_id: int, at: Sequence[int]
 ) -> list[dict[str, float]]:
@@ -72,6 +74,7 @@ def place_parts(
     ]
 
 
+@stage("explain")
 def people_parts(engine: Engine, query: PeopleQuery, ranked: RankedPeople, at: int) -> dict[str, float]:
     """Of one candidate, by position: each part of the combined score in log-odds."""
     picked = np.array([at])

@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.stages import stage
+
 Order = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 
+@stage("policy")
 def best_first(ids: npt.NDArray[np.int64], scores: Floats) -> Order:
     """Positions of the distinct candidates, best first; equal scores by the smaller id.
 
@@ -25,6 +28,7 @@ def best_first(ids: npt.NDArray[np.int64], scores: Floats) -> Order:
     return kept
 
 
+@stage("policy")
 def arrange(
     ids: npt.NDArray[np.int64], scores: Floats, vectors: Floats, visitors: Floats, *, diversity: float, novelty: float,
     top_k: int,

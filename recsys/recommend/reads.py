@@ -14,6 +14,7 @@ from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, Unavailable
 from recsys.online import Candidates, PlaceRow, UserRow
 from recsys.recommend.engine import Engine
 from recsys.recommend.fallback import INDEX, LAST_KNOWN, NO_FEATURES, PROFILES
+from recsys.stages import stage
 
 T = TypeVar("T")
 
@@ -47,11 +48,13 @@ class Reads:
         return tuple(sorted(without))
 
     # ----------------------------------------------------------------------------------------------------------- index
+    @stage("user")
     async def embeddings(self, user_ids: Sequence[int]) -> dict[int, Floats]:
         """(D,) vectors of users by id; of those that the version does not know, none."""
         found = await self._indexed(lambda: self._engine.index.vectors("users", user_ids))
         return self._own.embeddings(user_ids) if found is None else found
 
+    @stage("user")
     async def person(self, user_id: int) -> Floats | None:
         """(D,) vector of a person among people; None where the version does not know them."""
         found = await self._indexed(lambda: self._engine.index.vectors("users", [user_id], using="people"))
@@ -62,22 +65,26 @@ class Reads:
         found = await self._indexed(lambda: self._engine.index.vectors("places", [place_id]))
         return self._engine.catalogue.vector(place_id) if found is None else found.get(place_id)
 
+    @stage("retrieve")
     async def near(self, search: Callable[[], Awaitable[Ints]], own: Callable[[], Ints]) -> Ints:
         """Ids, best first: what the index finds, else what a search of the version's own vectors does."""
         found = await self._indexed(search)
         return await asyncio.to_thread(own) if found is None else found
 
     # ---------------------------------------------------------------------------------------------------- online store
+    @stage("features")
     def rank_places(self, user_id: int, ids: Ints) -> Candidates:
         """The user and C candidate places with their pairs. Blocks."""
         read = self._online(lambda: self._engine.features.rank_places(user_id, ids, self._now))
         return self._ranked(user_id, ids, read, people=False)
 
+    @stage("features")
     def rank_people(self, user_id: int, ids: Ints) -> Candidates:
         """The user and C candidate people with their ties. Blocks."""
         read = self._online(lambda: self._engine.features.rank_people(user_id, ids, self._now))
         return self._ranked(user_id, ids, read, people=True)
 
+    @stage("profiles")
     def users(self, ids: Sequence[int]) -> list[UserRow | None]:
         """Users by id, None where unknown. Blocks."""
         rows = self._online(lambda: self._engine.features.users(ids, self._now))
@@ -87,6 +94,7 @@ class Reads:
         self._without.add(PROFILES)
         return [self._guards.last.user(i) or self._own.user(i) for i in ids]
 
+    @stage("profiles")
     def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
         """Places by id, None where unknown. Blocks."""
         rows = self._online(lambda: self._engine.features.places(ids))

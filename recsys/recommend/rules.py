@@ -17,6 +17,7 @@ from recsys.recommend.facets import Bools, Facets, Wanted
 from recsys.recommend.filters import Filters
 from recsys.recommend.reads import Reads
 from recsys.sources import NEAR
+from recsys.stages import stage
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Rules:
     without: Bools
 
     @classmethod
+    @stage("policy")
     def of(cls, engine: Engine, city_id: int, filters: Filters, exclude: Collection[int]) -> "Rules":
         """Raise InvalidField where the version does not have what a filter names, and what `Safety.refresh` raises."""
         wanted = filters.wanted(engine.gazetteer, city_id)
@@ -62,6 +64,7 @@ class Rules:
 
         return await reads.near(search, lambda: catalogue.nearest(self.city_id, vector, self.without, NEAR))
 
+    @stage("policy")
     def admit(self, rows: list[PlaceRow]) -> list[bool]:
         """The last filter, over places as read online."""
         self.engine.safety.refresh()  # what was decided since the search holds too
