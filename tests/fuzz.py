@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
-from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
+from schemathesis.config import ChecksConfig, GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
 from schemathesis.specs.openapi import checks
 
 from api.app import create_app
@@ -40,7 +40,11 @@ CHECKS = [
 
 def document(*, fixed: bool):
     """The code's own document; of a fixed one, the same requests are generated each time."""
-    project = ProjectConfig(generation=GenerationConfig(deterministic=fixed))
+    refused = {"expected-statuses": [400, 404, 405, 413, 422]}
+    project = ProjectConfig(
+        generation=GenerationConfig(deterministic=fixed),
+        checks=ChecksConfig.from_dict({"negative_data_rejection": refused}),
+    )
     config = SchemathesisConfig(projects=ProjectsConfig(default=project))
     return schemathesis.openapi.from_dict(create_app(Settings()).openapi(), config=config)
 

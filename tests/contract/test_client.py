@@ -14,17 +14,20 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.keys import make
 from api.state import State
 from recsys import client as package
 from recsys.client import (
     ApiError,
     AsyncClient,
     Client,
+    Forbidden,
     InvalidField,
     NoAnswer,
     NotFound,
     Patience,
     TooManyRequests,
+    Unauthorized,
     Unavailable,
     UnexpectedAnswer,
     answers,
@@ -226,22 +229,16 @@ def test_what_would_be_misunderstood_is_not_sent(client: Client):
         client.events([{**EVENT, "timestamp": datetime(2024, 3, 24, 18)}])  # noqa: DTZ001 - that is the point
 
 
-def test_the_key_is_sent_and_shown_nowhere(tmp_path: Path):
-    seen = []
-
-    async def app(scope, receive, send) -> None:
-        seen.append(dict(scope["headers"]).get(b"x-api-key"))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b'{"status": "alive"}'})
-
-    async def ask() -> None:
-        for key in (None, "secret"):
-            async with AsyncClient("http://here", api_key=key, transport=httpx.ASGITransport(app)) as made:
-                await made.health()
-                assert "secret" not in repr(made)
-
-    asyncio.run(ask())
-    assert seen == [None, b"secret"]
+def test_a_key_is_sent_and_shown_nowhere(tmp_path: Path):
+    secret, key = make("an-app")
+    app = create_app(Settings(api_keys=key.entry), ready=make_state(tmp_path))
+    with served_here(app) as url, Client(url) as nobody, Client(url, api_key=secret) as known:
+        with pytest.raises(Unauthorized, match="this needs an API key"):
+            nobody.taxonomy()
+        assert known.taxonomy().model_version == "test-1"
+        assert secret not in repr(vars(known))
+        with Client(url, api_key="another") as other, pytest.raises(Forbidden, match="no such API key"):
+            other.taxonomy()
 
 
 def test_nobody_there_is_said_after_the_last_try():
