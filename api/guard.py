@@ -26,7 +26,7 @@ _MEASURED: Final = "/metrics"  # tells most when all else is refused
 
 
 def guard(app: FastAPI, settings: Settings) -> Keys | None:
-    """Put everything around an app.
+    """Put everything around an app, whose metrics are there already.
 
     Returns:
         The keys that are configured.
@@ -46,7 +46,7 @@ def guard(app: FastAPI, settings: Settings) -> Keys | None:
     app.add_middleware(LastResort)  # within CORS: pages of other origins hear of a fault too
     if origins := _origins(settings.cors_origins):
         app.add_middleware(Cors, origins=origins)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, counted=app.state.metrics.requested)
     return keys
 
 

@@ -3,7 +3,7 @@
 import re
 import time
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -25,11 +25,19 @@ _SANE_ID: Final = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _LOG = structlog.get_logger("access")
 
 
-class RequestContext:
-    """Give each request an id: the caller's `X-Request-ID` if it is sane, else a new one; time it and its stages."""
+Counted = Callable[[str, str, int, float, Mapping[str, float]], None]  # method, route, status, seconds, and by stage
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+
+class RequestContext:
+    """Give each request an id: the caller's `X-Request-ID` if it is sane, else a new one; time it and its stages.
+
+    Args:
+        app: what answers.
+        counted: told of each request when it has ended; see `api.metrics.Metrics.requested`.
+    """
+
+    def __init__(self, app: ASGIApp, counted: Counted = lambda *_: None) -> None:
+        self._app, self._counted = app, counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -56,7 +64,7 @@ class RequestContext:
             seconds, route = time.perf_counter() - start, _route(scope)
             method, path, ms, said = scope["method"], scope["path"], round(seconds * 1e3, 2), _said(scope)
             _LOG.info("request", method=method, path=path, route=route, status=status, ms=ms, **said)
-            scope["app"].state.metrics.requested(method, route, status, seconds, trace.stages.seconds())
+            self._counted(method, route, status, seconds, trace.stages.seconds())
             request_id.reset(token)
 
 

@@ -131,6 +131,25 @@ def test_status_and_sql_tell_what_is_there(installed: Installation):
     assert "Traceback" not in refused.stderr
 
 
+def test_the_doctor_finds_nothing_wrong_and_touches_nothing(client: httpx.Client, installed: Installation):
+    def files() -> dict[str, tuple[int, int]]:
+        there = [path for path in installed.data.rglob("*") if path.is_file() and "redis" not in path.parts]
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in there}
+
+    before = files()
+    told = json.loads(installed.run("doctor", "--json").stdout)
+    assert files() == before
+    assert told["errors"] == 0
+    found = {check["name"]: check for check in told["checks"]}
+    version = client.get("/").json()["model_version"]
+    assert version in found["port"]["found"]
+    assert version in found["versions"]["found"]
+    of_data = ("landing", "features", "registry", "online store", "online features", "versions", "index", "port")
+    assert {name: found[name]["state"] for name in of_data} == dict.fromkeys(of_data, "ok"), found
+    assert "recsys_request_seconds_count" in client.get("/metrics").text
+    assert (installed.data / "artifacts" / version / "places.parquet").exists()
+
+
 def test_a_version_that_looks_back_stands_in_a_protocols_table(installed: Installation):
     live = installed.report("publish")["version"]
     back = json.loads(installed.run("train", "--until", "2024-02-26", "--json").stdout)["version"]
