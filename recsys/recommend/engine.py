@@ -15,7 +15,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownPlace, UnknownUser
 from recsys.index import IndexReader
 from recsys.models.ranker import Ranker
-from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserProfile
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.community import Community
 from recsys.recommend.fallback import Guards, Own
@@ -24,14 +24,14 @@ from recsys.safety import Safety
 from recsys.taxonomy import CITY, Taxonomy
 
 TOP_K_MAX: Final = 100
-Row = TypeVar("Row", PlaceRow, UserRow)
+Row = TypeVar("Row", PlaceRow, UserProfile)
 
 
 class Features(Protocol):
     """The online reads of `recsys.features.FeatureStore`; they block, so they run in a thread."""
 
-    def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
-        """Users by id, None where unknown."""
+    def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
+        """Profiles of users by id, None where unknown."""
 
     def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
         """Places by id, None where unknown."""
@@ -150,7 +150,7 @@ class Engine:
         return self.homes.ids(self.catalogue.friends(self.homes.node(user_id)))
 
 
-def known_user(row: UserRow | None, user_id: int) -> UserRow:
+def known_user(row: UserProfile | None, user_id: int) -> UserProfile:
     """The user that ranking read.
 
     Raises:

@@ -11,7 +11,7 @@ from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Ints
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
-from recsys.online import Candidates, UserRow
+from recsys.online import Candidates, UserProfile
 from recsys.recommend import cursor
 from recsys.recommend.community import FoundPeople
 from recsys.recommend.cursor import next_cursor
@@ -77,7 +77,7 @@ class RankedPeople:
         complete: whether these are all who may come.
     """
 
-    user: UserRow
+    user: UserProfile
     city_id: int
     vector: Floats
     target: Floats | None
@@ -159,7 +159,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         NotReady: nothing is published, or the online store is not filled.
     """
 
-    def admit(rows: list[UserRow]) -> list[bool]:
+    def admit(rows: list[UserProfile]) -> list[bool]:
         engine.safety.refresh()  # what was decided since the search holds too
         apart = engine.safety.apart(query.user_id)
         return [row.home_city_id == ranked.city_id and row.user_id not in apart for row in rows]
