@@ -1,6 +1,5 @@
 """What answering takes: one model version's parts, held together so that an answer never mixes two."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,20 +160,20 @@ def known_user(row: UserProfile | None, user_id: int) -> UserProfile:
     return row
 
 
-async def known(
+def known(
     read: Callable[[list[int]], list[Row | None]],
     admit: Callable[[list[Row]], Sequence[bool]],
     ids: Ints,
     order: Ints,
     top_k: int,
 ) -> list[tuple[int, Row]]:
-    """The best candidates that the online store knows; one read, or two where some of the best are missing.
+    """The best candidates that the online store knows; one read, or two where some of the best are missing. Blocks.
 
     The index and the store are filled by two jobs, so one may hold what the other does not. The list is then filled
     up from the next best, rather than silently short.
 
     Args:
-        read: rows by id, None for what the store does not know. It blocks, so it runs in a thread.
+        read: rows by id, None for what the store does not know.
         admit: the last filter: which rows may be answered.
         ids: (C,) candidate ids.
         order: (C,) positions into `ids`, best first.
@@ -190,7 +189,7 @@ async def known(
     strange = True
     for part in (order[:top_k], order[top_k:]):
         if len(part) and len(found) < top_k:
-            rows = await asyncio.to_thread(read, ids[part].tolist())
+            rows = read(ids[part].tolist())
             there = [(int(at), row) for at, row in zip(part, rows, strict=True) if row is not None]
             strange &= not there
             found += [pair for pair, good in zip(there, admit([row for _, row in there]), strict=True) if good]

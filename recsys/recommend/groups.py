@@ -176,7 +176,7 @@ async def _choose(
         scored.ids, worth, scored.vectors, scored.visitors,
         diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
     )  # fmt: skip
-    return await known(reads.places, rules.admit, scored.ids, order, query.top_k), worth
+    return await asyncio.to_thread(known, reads.places, rules.admit, scored.ids, order, query.top_k), worth
 
 
 def _place(
