@@ -7,12 +7,8 @@ from recsys.aggregates.states import Ints
 
 
 @dataclass(frozen=True)
-class UserRow:
-    """One user as read online. Vectors are float32; `activity` is ONLINE_USER (D,).
-
-    Attributes:
-        recent: (R,) int64, the places of the last visits and views, newest first, at most 50; a place may repeat.
-    """
+class UserProfile:
+    """What a user says of themselves, or is known by; vectors are float32. What reasons need."""
 
     user_id: int
     name: str
@@ -22,6 +18,17 @@ class UserRow:
     fine_pref: Floats
     vibe_pref: Floats
     areas: dict[int, float]
+
+
+@dataclass(frozen=True)
+class UserRow(UserProfile):
+    """One user as read online.
+
+    Attributes:
+        activity: (D,) float32 ONLINE_USER.
+        recent: (R,) int64, the places of the last visits and views, newest first, at most 50; a place may repeat.
+    """
+
     activity: Floats
     recent: Ints
 
@@ -51,6 +58,6 @@ class Candidates:
         age_s: how old the oldest of them is in this process; 0 where all were just read.
     """
 
-    user: UserRow | None
+    user: UserProfile | None
     features: Floats
     age_s: float

@@ -17,7 +17,7 @@ from recsys.index import EdgeIndex, Vectors
 from recsys.models.config import ModelConfig
 from recsys.models.heads import Heads
 from recsys.models.ranker import Ranker
-from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine, Gazetteer
@@ -63,8 +63,8 @@ class MemoryFeatures:
         if self.down:
             raise FeatureStoreUnavailable("the online store at 127.0.0.1:1 did not answer")
 
-    def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
-        self._call("users")
+    def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
+        self._call("profiles")
         return [self.user_rows.get(i) for i in ids]
 
     def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:

@@ -7,6 +7,7 @@ holds every read and write here equal to Feast's); what is ours is to do it for 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Self
 
 import numpy as np
@@ -16,10 +17,13 @@ from feast.infra.online_stores.helpers import _mmh3, _redis_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
+from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Doubles, Ints, States
+from recsys.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
 STATE: Final = "state"
+_DOUBLES: Final = "double_list_val"
 _PROBE: Final = 0x0102030405060708  # an id whose bytes are found in a key made by Feast
 _VERSION: Final = 3
 
@@ -89,7 +93,7 @@ class Rows:
         parts = []
         for length in np.unique(lengths):
             at = np.flatnonzero(lengths == length)
-            head = _list_head(int(length))
+            head = _list_head(_DOUBLES, 8 * int(length))
             first = b"*6\r\n$4\r\nHSET\r\n$%d\r\n" % len(self.key)
             second = b"\r\n$%d\r\n%b\r\n$6\r\n\x08" % (len(stamp_field), stamp_field)
             size = len(head) + 8 * int(length)
@@ -131,9 +135,28 @@ def value(reply: bytes | None) -> Any:
     return list(content.val) if hasattr(content, "val") else content
 
 
+def floats(reply: bytes | None, width: int) -> Floats | None:
+    """(width,) float32 of a serialized list of floats, not to be written to; None where there is none.
+
+    Raises:
+        DataError: a list of another length.
+    """
+    if reply is None:
+        return None
+    head = _list_head("float_list_val", 4 * width)
+    if len(reply) == len(head) + 4 * width and reply.startswith(head):
+        return np.frombuffer(reply, dtype="<f4", offset=len(head))
+    values = value(reply)
+    if values is None:
+        return None
+    if len(values) != width:
+        raise DataError(f"a feature list must have {width} values (got {len(values)})")
+    return np.asarray(values, dtype=np.float32)
+
+
 def encode(state: Doubles) -> bytes:
     """A state as a serialized `Value`."""
-    return _list_head(len(state)) + np.ascontiguousarray(state, dtype="<f8").tobytes()
+    return _list_head(_DOUBLES, 8 * len(state)) + np.ascontiguousarray(state, dtype="<f8").tobytes()
 
 
 def scan(project: str) -> bytes:
@@ -141,11 +164,12 @@ def scan(project: str) -> bytes:
     return b"*" + project.encode()
 
 
-def _list_head(length: int) -> bytes:
-    """What stands before the doubles: tag and length of `double_list_val`, tag and length of its packed values."""
-    inner = b"\x0a" + _varint(8 * length)
-    tag = Value.DESCRIPTOR.fields_by_name["double_list_val"].number << 3 | 2
-    return _varint(tag) + _varint(len(inner) + 8 * length) + inner
+@cache
+def _list_head(kind: str, size: int) -> bytes:
+    """What stands before the numbers of a list: tag and length of its kind of `Value`, tag and size of all."""
+    inner = b"\x0a" + _varint(size)
+    tag = Value.DESCRIPTOR.fields_by_name[kind].number << 3 | 2
+    return _varint(tag) + _varint(len(inner) + size) + inner
 
 
 def _varint(number: int) -> bytes:

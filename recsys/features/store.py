@@ -31,9 +31,9 @@ from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Ints
 from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
 from recsys.features.cache import PlaceCache
-from recsys.features.format import Rows, decode, value
+from recsys.features.format import Rows, decode, floats, value
 from recsys.features.wire import Wire
-from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.taxonomy import CITY, Widths
 
 _SPINE_CHUNK: Final = 500_000  # rows of one point-in-time join: bounds its memory at about 0.6 GB
@@ -183,26 +183,35 @@ class FeatureStore:
         commands, replies = self._ask_users(asked)
         return self._users(asked, self._ask(commands, replies), _micros(now))
 
+    def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
+        """Profiles of users by id, None where the store knows none. They hold until the next, so no moment is asked."""
+        asked = np.asarray(ids, dtype=np.int64)
+        answers = self._ask(self.rows("user_profile").get_many([asked], _USER_FIELDS), len(asked))
+        return [
+            None if (row := self._profile(user_id, answer)) is None else UserProfile(**row)
+            for user_id, answer in zip(asked.tolist(), answers, strict=True)
+        ]
+
     def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
         """Places by id, None where the store knows none. A profile holds until the next one, so no moment is asked."""
         asked = np.asarray(ids, dtype=np.int64)
         answers = self._ask(self.rows("place_profile").get_many([asked], _PLACE_FIELDS), len(asked))
         rows: list[PlaceRow | None] = []
         for place_id, answer in zip(asked.tolist(), answers, strict=True):
-            row = dict(zip(_PLACE_FIELDS, map(value, answer), strict=True))
-            if row["category_one_hot"] is None:
+            name, city, area, categories, tags, price, slot = answer
+            if (kinds := floats(categories, self._widths.categories)) is None:
                 rows.append(None)
                 continue
             rows.append(
                 PlaceRow(
                     place_id=place_id,
-                    name=str(row["name"]),
-                    city_id=int(row["city_id"]),
-                    neighborhood_id=int(row["neighborhood_id"]),
-                    category_one_hot=_vector(row["category_one_hot"], self._widths.categories),
-                    fine_tag_vector=_vector(row["fine_tag_vector"], self._widths.tags),
-                    price_band=int(row["price_band"]),
-                    typical_time_slot=int(row["typical_time_slot"]),
+                    name=str(value(name)),
+                    city_id=int(value(city)),
+                    neighborhood_id=int(value(area)),
+                    category_one_hot=kinds,
+                    fine_tag_vector=_filled(tags, self._widths.tags),
+                    price_band=int(value(price)),
+                    typical_time_slot=int(value(slot)),
                 )
             )
         return rows
@@ -290,26 +299,29 @@ class FeatureStore:
         activity = finish_users(decode(answers[n : 2 * n]), now_us)
         rows: list[UserRow | None] = []
         for i, user_id in enumerate(ids.tolist()):
-            row = dict(zip(_USER_FIELDS, map(value, answers[i]), strict=True))
-            if row["cat_pref"] is None:
+            row = self._profile(user_id, answers[i])
+            if row is None:
                 rows.append(None)
                 continue
             recent = decode([answers[2 * n + i]]).values[1::2]
-            rows.append(
-                UserRow(
-                    user_id=user_id,
-                    name=str(row["name"]),
-                    home_city_id=int(row["home_city_id"]),
-                    home_neighborhood_id=int(row["home_neighborhood_id"]),
-                    cat_pref=_vector(row["cat_pref"], self._widths.categories),
-                    fine_pref=_vector(row["fine_pref"], self._widths.tags),
-                    vibe_pref=_vector(row["vibe_pref"], self._widths.vibes),
-                    areas=dict(zip(row["area_ids"] or [], row["area_weights"] or [], strict=True)),
-                    activity=activity[i],
-                    recent=recent.astype(np.int64),
-                )
-            )
+            rows.append(UserRow(**row, activity=activity[i], recent=recent.astype(np.int64)))
         return rows
+
+    def _profile(self, user_id: int, answer: Sequence[bytes | None]) -> dict[str, Any] | None:
+        """The fields of a `UserProfile` by name; None where the store knows none."""
+        name, city, area, categories, tags, vibes, areas, weights = answer
+        if (likes := floats(categories, self._widths.categories)) is None:
+            return None
+        return {
+            "user_id": user_id,
+            "name": str(value(name)),
+            "home_city_id": int(value(city)),
+            "home_neighborhood_id": int(value(area)),
+            "cat_pref": likes,
+            "fine_pref": _filled(tags, self._widths.tags),
+            "vibe_pref": _filled(vibes, self._widths.vibes),
+            "areas": dict(zip(value(areas) or [], value(weights) or [], strict=True)),
+        }
 
 
 def _schema(views: Sequence[FeatureView]) -> dict[str, dict[str, str]]:
@@ -327,10 +339,10 @@ def _micros(moment: datetime) -> int:
     return round(moment.timestamp() * 1e6)
 
 
-def _vector(values: Sequence[float], width: int) -> Floats:
-    if len(values) != width:
-        raise DataError(f"a feature list must have {width} values (got {len(values)})")
-    return np.asarray(values, dtype=np.float32)
+def _filled(reply: bytes | None, width: int) -> Floats:
+    if (values := floats(reply, width)) is None:
+        raise DataError(f"a feature list must have {width} values (got none)")
+    return values
 
 
 @contextlib.contextmanager

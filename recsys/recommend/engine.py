@@ -1,6 +1,5 @@
 """What answering takes: one model version's parts, held together so that an answer never mixes two."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownPlace, UnknownUser
 from recsys.index import IndexReader
 from recsys.models.ranker import Ranker
-from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserProfile
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.community import Community
 from recsys.recommend.fallback import Guards, Own
@@ -24,14 +23,14 @@ from recsys.safety import Safety
 from recsys.taxonomy import CITY, Taxonomy
 
 TOP_K_MAX: Final = 100
-Row = TypeVar("Row", PlaceRow, UserRow)
+Row = TypeVar("Row", PlaceRow, UserProfile)
 
 
 class Features(Protocol):
     """The online reads of `recsys.features.FeatureStore`; they block, so they run in a thread."""
 
-    def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
-        """Users by id, None where unknown."""
+    def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
+        """Profiles of users by id, None where unknown."""
 
     def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
         """Places by id, None where unknown."""
@@ -153,7 +152,7 @@ class Engine:
         return self.homes.ids(self.catalogue.friends(self.homes.node(user_id)))
 
 
-def known_user(row: UserRow | None, user_id: int) -> UserRow:
+def known_user(row: UserProfile | None, user_id: int) -> UserProfile:
     """The user that ranking read.
 
     Raises:
@@ -164,20 +163,20 @@ def known_user(row: UserRow | None, user_id: int) -> UserRow:
     return row
 
 
-async def known(
+def known(
     read: Callable[[list[int]], list[Row | None]],
     admit: Callable[[list[Row]], Sequence[bool]],
     ids: Ints,
     order: Ints,
     top_k: int,
 ) -> list[tuple[int, Row]]:
-    """The best candidates that the online store knows; one read, or two where some of the best are missing.
+    """The best candidates that the online store knows; one read, or two where some of the best are missing. Blocks.
 
     The index and the store are filled by two jobs, so one may hold what the other does not. The list is then filled
     up from the next best, rather than silently short.
 
     Args:
-        read: rows by id, None for what the store does not know. It blocks, so it runs in a thread.
+        read: rows by id, None for what the store does not know.
         admit: the last filter: which rows may be answered.
         ids: (C,) candidate ids.
         order: (C,) positions into `ids`, best first.
@@ -193,7 +192,7 @@ async def known(
     strange = True
     for part in (order[:top_k], order[top_k:]):
         if len(part) and len(found) < top_k:
-            rows = await asyncio.to_thread(read, ids[part].tolist())
+            rows = read(ids[part].tolist())
             there = [(int(at), row) for at, row in zip(part, rows, strict=True) if row is not None]
             strange &= not there
             found += [pair for pair, good in zip(there, admit([row for _, row in there]), strict=True) if good]

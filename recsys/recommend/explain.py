@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from recsys.aggregates.finish import Floats
-from recsys.online import PlaceRow, UserRow
+from recsys.online import PlaceRow, UserProfile
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.stages import stage
 from recsys.taxonomy import OTHER, UNKNOWN
@@ -35,7 +35,7 @@ def company(friends: int, engine: Engine) -> str | None:
 
 
 @stage("explain")
-def why_place(user: UserRow, place: PlaceRow, names: Gazetteer, company: str | None = None) -> list[str]:
+def why_place(user: UserProfile, place: PlaceRow, names: Gazetteer, company: str | None = None) -> list[str]:
     """Up to three reasons why a place suits a user; never empty.
 
     Args:
@@ -60,7 +60,7 @@ def why_place(user: UserRow, place: PlaceRow, names: Gazetteer, company: str | N
 
 
 @stage("explain")
-def why_person(user: UserRow, peer: UserRow, names: Gazetteer) -> list[str]:
+def why_person(user: UserProfile, peer: UserProfile, names: Gazetteer) -> list[str]:
     """Up to three reasons why two people fit; never empty."""
     reasons = []
     if vibes := _overlap(user.vibe_pref, peer.vibe_pref, names.taxonomy.vibes):

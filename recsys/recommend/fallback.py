@@ -12,12 +12,12 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from recsys.aggregates import ONLINE_PEOPLE, ONLINE_PLACE, ONLINE_USER
+from recsys.aggregates import ONLINE_PEOPLE, ONLINE_PLACE
 from recsys.aggregates.finish import Bools, Floats
 from recsys.aggregates.states import Doubles, Ints
 from recsys.breaker import Breaker
 from recsys.errors import FeatureStoreUnavailable, IndexUnavailable
-from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserProfile
 from recsys.taxonomy import CITY, Widths
 
 # `degraded` of an answer: what it had to do without
@@ -123,7 +123,7 @@ class LastKnown:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._users, self._places = _Lru[UserRow](_KEPT), _Lru[PlaceRow](_KEPT)
+        self._users, self._places = _Lru[UserProfile](_KEPT), _Lru[PlaceRow](_KEPT)
         place, pair = slice(0, _PLACE), slice(_PLACE, None)
         tie, person = slice(0, _TIE), slice(_TIE, None)
         known = ONLINE_PLACE.index("pair_known"), ONLINE_PEOPLE.index("tie_known")
@@ -132,7 +132,7 @@ class LastKnown:
         self._to_places = _Memory(place, pair, known[0], len(ONLINE_PLACE), personal=False)
         self._to_people = _Memory(person, tie, known[1], len(ONLINE_PEOPLE), personal=True)
 
-    def keep_users(self, rows: Sequence[UserRow | None]) -> None:
+    def keep_users(self, rows: Sequence[UserProfile | None]) -> None:
         """Remember users as read online."""
         with self._lock:
             for row in rows:
@@ -154,7 +154,7 @@ class LastKnown:
             of = self._to_people if people else self._to_places
             of.keep(user_id, ids, read.features, now_us - read.age_s * 1e6)
 
-    def user(self, user_id: int) -> UserRow | None:
+    def user(self, user_id: int) -> UserProfile | None:
         """As last read."""
         with self._lock:
             return self._users.find(user_id)
@@ -194,16 +194,14 @@ class Own:
         rows = {i: self._users.row(i) for i in user_ids}
         return {i: self._embeddings[row].copy() for i, row in rows.items() if row is not None}
 
-    def user(self, user_id: int) -> UserRow | None:
+    def user(self, user_id: int) -> UserProfile | None:
         """Where a user lives, and nothing else: no name, no tastes; None where the version does not know them."""
         row = self._users.row(user_id)
         if row is None:
             return None
-        sizes = (self._widths.categories, self._widths.tags, self._widths.vibes, len(ONLINE_USER))
-        categories, tags, vibes, activity = (np.zeros(n, dtype=np.float32) for n in sizes)
-        return UserRow(
-            user_id, "", int(self._homes[row]), -1, categories, tags, vibes, {}, activity, np.empty(0, dtype=np.int64)
-        )
+        sizes = (self._widths.categories, self._widths.tags, self._widths.vibes)
+        categories, tags, vibes = (np.zeros(n, dtype=np.float32) for n in sizes)
+        return UserProfile(user_id, "", int(self._homes[row]), -1, categories, tags, vibes, {})
 
     def place(self, place_id: int) -> PlaceRow | None:
         """A place as of the version, which knows its tags but not their weights; None where it does not know it."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Ints
-from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserProfile
 from recsys.recommend import cursor
 from recsys.recommend.catalogue import Found, never_there
 from recsys.recommend.cursor import next_cursor
@@ -178,11 +178,11 @@ async def _choose(
         scored.ids, worth, scored.vectors, scored.visitors,
         diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
     )  # fmt: skip
-    return await known(reads.places, rules.admit, scored.ids, order, query.top_k), worth
+    return await asyncio.to_thread(known, reads.places, rules.admit, scored.ids, order, query.top_k), worth
 
 
 def _place(
-    engine: Engine, query: PlaceQuery, users: Sequence[UserRow], place: PlaceRow, worth: float, scores: Floats
+    engine: Engine, query: PlaceQuery, users: Sequence[UserProfile], place: PlaceRow, worth: float, scores: Floats
 ) -> GroupPlace:
     names = engine.gazetteer
     return GroupPlace(

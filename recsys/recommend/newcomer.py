@@ -3,6 +3,7 @@
 No vector and no history, so no model: the answer says so (`degraded`).
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -73,7 +74,7 @@ async def _recommend(engine: Engine, query: PlaceQuery, profile: Profile, reads:
             diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
         )
     ]  # fmt: skip
-    chosen = await known(reads.places, rules.admit, ids, order, query.top_k)
+    chosen = await asyncio.to_thread(known, reads.places, rules.admit, ids, order, query.top_k)
     return PlaceAnswer(
         city_id,
         names.cities[city_id],

@@ -1,6 +1,7 @@
 """People for one user to go with: candidates of the city from every source, ties, both probabilities, reasons."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Ints
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import UnknownPlace
-from recsys.online import Candidates, UserRow
+from recsys.online import UserProfile
 from recsys.recommend import cursor
 from recsys.recommend.community import FoundPeople
 from recsys.recommend.cursor import next_cursor
@@ -77,7 +78,7 @@ class RankedPeople:
         complete: whether these are all who may come.
     """
 
-    user: UserRow
+    user: UserProfile
     city_id: int
     vector: Floats
     target: Floats | None
@@ -91,8 +92,11 @@ class RankedPeople:
     complete: bool
 
 
-async def rank_people(engine: Engine, reads: Reads, query: PeopleQuery, size: int) -> RankedPeople:
-    """At most `size` candidates who may come, but for what the last filter finds, scored; raises as an answer does."""
+async def seek_people(engine: Engine, reads: Reads, query: PeopleQuery, size: int) -> Callable[[], RankedPeople]:
+    """Ask the index; what then finds at most `size` who may come, but for what the last filter finds, and scores them.
+
+    That blocks, so it runs in a thread. Both raise as an answer does.
+    """
     vector = await reads.person(query.user_id)
     if vector is None:
         raise await reads.unknown(query.user_id)
@@ -115,22 +119,28 @@ async def rank_people(engine: Engine, reads: Reads, query: PeopleQuery, size: in
 
     near = await reads.near(search, lambda: engine.community.nearest(city_id, vector, barred, NEAR))
 
-    def find() -> tuple[FoundPeople, Candidates]:
+    def rank() -> RankedPeople:
         found = engine.community.find(node, city_id, near, size, without=barred)
-        return found, reads.rank_people(query.user_id, found.ids)
+        online = reads.rank_people(query.user_id, found.ids)
+        user, features, complete = known_user(online.user, query.user_id), online.features, len(found.ids) < size
+        left_out = friends
+        if query.exclude_friends:  # the version knows friends until it was made, the ties who became one since
+            since = features[:, _TIE_KNOWN] > 0
+            left_out |= frozenset(found.ids[since].tolist())
+            found, features = found.where(~since), features[~since]
+        inputs = np.concatenate([features, engine.community.signals(found)], axis=1)
+        if reads.blind:
+            scores = (found.retrieval,) * 3
+        else:
+            scores = score_people(engine, query, vector, found.vectors, inputs, city_id, target)
+        return RankedPeople(user, city_id, vector, target, found, inputs, *scores, shown, left_out, complete)
 
-    found, online = await asyncio.to_thread(find)
-    user, features, complete = known_user(online.user, query.user_id), online.features, len(found.ids) < size
-    if query.exclude_friends:  # the version knows friends until it was made, the ties who became one since
-        since = features[:, _TIE_KNOWN] > 0
-        friends |= frozenset(found.ids[since].tolist())
-        found, features = found.where(~since), features[~since]
-    inputs = np.concatenate([features, engine.community.signals(found)], axis=1)
-    if reads.blind:
-        scores = (found.retrieval,) * 3
-    else:
-        scores = score_people(engine, query, vector, found.vectors, inputs, city_id, target)
-    return RankedPeople(user, city_id, vector, target, found, inputs, *scores, shown, friends, complete)
+    return rank
+
+
+async def rank_people(engine: Engine, reads: Reads, query: PeopleQuery, size: int) -> RankedPeople:
+    """At most `size` candidates who may come, scored; see `seek_people`."""
+    return await asyncio.to_thread(await seek_people(engine, reads, query, size))
 
 
 def score_people(
@@ -159,16 +169,20 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
         NotReady: nothing is published, or the online store is not filled.
     """
 
-    def admit(rows: list[UserRow]) -> list[bool]:
-        engine.safety.refresh()  # what was decided since the search holds too
-        apart = engine.safety.apart(query.user_id)
-        return [row.home_city_id == ranked.city_id and row.user_id not in apart for row in rows]
+    def choose(rank: Callable[[], RankedPeople]) -> tuple[RankedPeople, list[tuple[int, UserProfile]]]:
+        ranked = rank()
+
+        def admit(rows: list[UserProfile]) -> list[bool]:
+            engine.safety.refresh()  # what was decided since the search holds too
+            apart = engine.safety.apart(query.user_id)
+            return [row.home_city_id == ranked.city_id and row.user_id not in apart for row in rows]
+
+        ids = ranked.found.ids
+        return ranked, known(reads.users, admit, ids, best_first(ids, ranked.combined), query.top_k)
 
     reads, size = Reads(engine, now), max(engine.candidates, query.top_k)
     while True:
-        ranked = await rank_people(engine, reads, query, size)
-        ids = ranked.found.ids
-        chosen = await known(reads.users, admit, ids, best_first(ids, ranked.combined), query.top_k)
+        ranked, chosen = await asyncio.to_thread(choose, await seek_people(engine, reads, query, size))
         if len(chosen) == query.top_k or ranked.complete:
             break
         size *= 4  # what was dropped after the search left too few: rare

@@ -1,14 +1,17 @@
 """Places for one user: ranked candidates, the last filter, reasons."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from recsys.online import PlaceRow
 from recsys.recommend import cursor
 from recsys.recommend.cursor import next_cursor
 from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import company, why_place
 from recsys.recommend.parts import place_parts
-from recsys.recommend.ranking import PlaceQuery, place_order, rank_places
+from recsys.recommend.ranking import PlaceQuery, Ranked, place_order, seek_places
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
 
@@ -69,10 +72,14 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
     shown = () if query.cursor is None else cursor.decode(query.cursor, *whose)
     rules = Rules.of(engine, city_id, query.filters, (*query.exclude, *shown))
     size, most = max(engine.candidates, query.top_k), len(rules.without)
+
+    def choose(rank: Callable[[], Ranked]) -> tuple[Ranked, list[tuple[int, PlaceRow]]]:
+        ranked = rank()
+        order = place_order(query, ranked)
+        return ranked, known(reads.places, rules.admit, ranked.found.ids, order, query.top_k)
+
     while True:
-        ranked = await rank_places(engine, reads, query, vector, rules, size)
-        found, order = ranked.found, place_order(query, ranked)
-        chosen = await known(reads.places, rules.admit, found.ids, order, query.top_k)
+        ranked, chosen = await asyncio.to_thread(choose, await seek_places(engine, reads, query, vector, rules, size))
         if len(chosen) == query.top_k or ranked.complete:
             break
         size = most  # what was dropped after the search left too few: rare, and then everything is looked at
@@ -89,8 +96,8 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
                 place.name,
                 names.neighborhoods.get((place.city_id, place.neighborhood_id), ""),
                 float(ranked.scores[at]),
-                why_place(user, place, names, company(int(found.friends[at]), engine)) if query.reasons else [],
-                found.named(at, engine.k_anonymity),
+                why_place(user, place, names, company(int(ranked.found.friends[at]), engine)) if query.reasons else [],
+                ranked.found.named(at, engine.k_anonymity),
                 moved,
             )
             for (at, place), moved in zip(chosen, parts, strict=True)

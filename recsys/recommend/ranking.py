@@ -1,6 +1,7 @@
 """Candidate places of one user, from every source, within the rules, scored; and their order."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,10 +60,10 @@ class Ranked:
     complete: bool
 
 
-async def rank_places(
+async def seek_places(
     engine: Engine, reads: Reads, query: PlaceQuery, vector: Floats, rules: Rules, size: int
-) -> Ranked:
-    """Candidates that may come, and their scores.
+) -> Callable[[], Ranked]:
+    """Ask the index; what then finds candidates that may come and scores them blocks, so it runs in a thread.
 
     Args:
         vector: the user's. size: how many candidates to look for.
@@ -71,25 +72,34 @@ async def rank_places(
     node = engine.homes.node(query.user_id)
     apart = engine.homes.nodes(engine.safety.apart(query.user_id))
 
-    def find() -> tuple[Found, Candidates]:
+    def rank() -> Ranked:
         found = engine.catalogue.find(
             node, rules.city_id, near, size, without=rules.without, fresh=query.exclude_visited, apart=apart
         )
-        return found, reads.rank_places(query.user_id, found.ids)
+        online = reads.rank_places(query.user_id, found.ids)
+        known_user(online.user, query.user_id)
+        features, complete = online.features, len(found.ids) < size or size >= len(rules.without)
+        if (
+            query.exclude_visited
+        ):  # the sources know where one was until the version was made, the pairs what came since
+            kept = never_there(features)
+            found, features = found.where(kept), features[kept]
+        inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
+        if reads.blind:
+            return Ranked(found, online, inputs, found.retrieval(found.position), complete)
+        scores = engine.ranker.score_places(
+            vector, found.vectors, inputs, city_id=rules.city_id, slot=query.slot, categories=query.desired_categories
+        )
+        return Ranked(found, online, inputs, scores, complete)
 
-    found, online = await asyncio.to_thread(find)
-    known_user(online.user, query.user_id)
-    features, complete = online.features, len(found.ids) < size or size >= len(rules.without)
-    if query.exclude_visited:  # the sources know where one was until the version was made, the pairs what came since
-        kept = never_there(features)
-        found, features = found.where(kept), features[kept]
-    inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
-    if reads.blind:
-        return Ranked(found, online, inputs, found.retrieval(found.position), complete)
-    scores = engine.ranker.score_places(
-        vector, found.vectors, inputs, city_id=rules.city_id, slot=query.slot, categories=query.desired_categories
-    )
-    return Ranked(found, online, inputs, scores, complete)
+    return rank
+
+
+async def rank_places(
+    engine: Engine, reads: Reads, query: PlaceQuery, vector: Floats, rules: Rules, size: int
+) -> Ranked:
+    """Candidates that may come, and their scores; see `seek_places`."""
+    return await asyncio.to_thread(await seek_places(engine, reads, query, vector, rules, size))
 
 
 def place_order(query: PlaceQuery, ranked: Ranked) -> Order:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Ints
 from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, Unavailable, UnknownUser
-from recsys.online import Candidates, PlaceRow, UserRow
+from recsys.online import Candidates, PlaceRow, UserProfile
 from recsys.recommend.engine import Engine
 from recsys.recommend.fallback import INDEX, LAST_KNOWN, NO_FEATURES, PROFILES
 from recsys.stages import stage
@@ -85,9 +85,9 @@ class Reads:
         return self._ranked(user_id, ids, read, people=True)
 
     @stage("profiles")
-    def users(self, ids: Sequence[int]) -> list[UserRow | None]:
-        """Users by id, None where unknown. Blocks."""
-        rows = self._online(lambda: self._engine.features.users(ids, self._now))
+    def users(self, ids: Sequence[int]) -> list[UserProfile | None]:
+        """Profiles of users by id, None where unknown. Blocks."""
+        rows = self._online(lambda: self._engine.features.profiles(ids))
         if rows is not None:
             self._guards.last.keep_users(rows)
             return rows

@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 from feast import FeatureStore as Feast
+from feast.protos.feast.types.Value_pb2 import FloatList, Value
 from feast.repo_config import load_repo_config
 
 from recsys.aggregates import States, finish_places
-from recsys.errors import FeatureStoreUnavailable, NotReady
+from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
 from recsys.features import FeatureStore, LiveStates, Wanted
-from recsys.features.format import decode, encode, value
+from recsys.features.format import decode, encode, floats, value
+from recsys.features.wire import command
 from recsys.services import running, start, stop
 from tests.conftest import ROOT, Filled, free_port
 
@@ -80,6 +82,48 @@ def test_a_user_and_candidates_read_here_are_those_that_feast_reads(filled: Fill
     assert got.user is not None
     assert got.user.name == profile["name"][0]
     np.testing.assert_array_equal(got.user.fine_pref, np.float32(profile["fine_pref"][0]))
+
+
+def test_profiles_are_those_of_whole_rows_and_of_feast(filled: Filled, store: FeatureStore):
+    ids = [0, 3, 10**9, 41, 159]
+    got, whole = store.profiles(ids), store.users(ids, filled.end)
+    theirs = feast(filled).get_online_features(
+        features=[f"user_profile:{name}" for name in ("name", "vibe_pref", "area_ids", "area_weights")],
+        entity_rows=[{"user_id": i} for i in ids],
+    ).to_dict()  # fmt: skip
+    assert got[2] is whole[2] is None
+    for i in (0, 1, 3, 4):
+        mine, row = got[i], whole[i]
+        assert mine is not None
+        assert (mine.name, mine.areas) == (row.name, row.areas)
+        assert (mine.home_city_id, mine.home_neighborhood_id) == (row.home_city_id, row.home_neighborhood_id)
+        for name in ("cat_pref", "fine_pref", "vibe_pref"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(row, name))
+        assert mine.name == theirs["name"][i]
+        np.testing.assert_array_equal(mine.vibe_pref, np.float32(theirs["vibe_pref"][i]))
+        assert mine.areas == dict(zip(theirs["area_ids"][i], theirs["area_weights"][i], strict=True))
+
+
+@pytest.mark.parametrize("width", [0, 1, 6, 31, 32, 100, 5_000])
+def test_a_list_of_floats_is_read_whole_or_refused(width: int):
+    said = np.random.default_rng(width).random(width).astype(np.float32)
+    reply = Value(float_list_val=FloatList(val=said)).SerializeToString()
+    read = floats(reply, width)
+    assert read is not None
+    np.testing.assert_array_equal(read, said)
+    with pytest.raises(DataError, match=rf"must have {width + 1} values \(got {width}\)"):
+        floats(reply, width + 1)
+    assert floats(None, width) is floats(b"", width) is None
+
+
+def test_an_error_among_replies_is_raised_and_the_connection_stays_good(store: FeatureStore):
+    key = command(b"SET", b"a string", b"1")
+    good, wrong = command(b"GET", b"a string"), command(b"HGET", b"a string", b"x")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        store.wire.ask(key + good + wrong + good, 4)
+    assert store.wire.ask(good + command(b"MGET", b"a string", b"nobody's") + command(b"DEL", b"a string"), 3) == [
+        b"1", [b"1", None], 1,
+    ]  # fmt: skip
 
 
 def test_what_is_written_here_feast_reads_and_does_not_overwrite_with_what_is_older(

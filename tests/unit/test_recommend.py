@@ -240,7 +240,7 @@ def test_a_request_costs_two_reads_whatever_the_number_of_candidates(engine: Eng
     assert engine.features.calls == ["rank_places", "places"]
     engine.features.calls.clear()
     people(engine, PeopleQuery(4))
-    assert engine.features.calls == ["rank_people", "users"]
+    assert engine.features.calls == ["rank_people", "profiles"]
 
 
 def test_what_the_store_does_not_know_is_replaced_by_the_next_best(engine: Engine):
