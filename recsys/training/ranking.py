@@ -225,22 +225,26 @@ def _step(
         lists, chosen, anchor, length=config.length, slot_dropout=config.slot_dropout,
         category_rate=config.category_rate, generator=generator,
     )  # fmt: skip
-    loss = list_loss(_logits(model, lists, batch), batch.positive, batch.log_weight)
+    logits = _logits(model, lists, batch)
+    members = len(logits)
+    # each member's own loss, all in one step
+    loss = list_loss(logits.flatten(0, 1), batch.positive.repeat(members, 1), batch.log_weight.repeat(members, 1))
     value = float(loss.detach())
     if not math.isfinite(value):
         raise DataError(f"the loss of the place head is not finite on {lists.prepared.snapshot.as_of:%Y-%m-%d}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    (loss * members).backward()  # type: ignore[no-untyped-call]  # their sum: to each member as if it were alone
+    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], math.sqrt(members))
     optimizer.step()
     schedule.step()
     return value
 
 
 def _logits(model: RecModel, lists: Lists, batch: ListBatch) -> Tensor:
+    """(K, B, L), of each member of the head."""
     context = model.heads.place_context(batch.city, batch.slot, batch.categories)
     vectors = lists.embeddings
-    out: Tensor = model.heads.place(
+    out: Tensor = model.heads.place.members(
         vectors.user[batch.user][:, None], vectors.place[batch.place], context[:, None], batch.inputs
     )
     return out
@@ -257,7 +261,7 @@ def measure_lists(model: RecModel, lists: Lists | None) -> float:
             lists.user[at], lists.place[at], lists.inputs[at].float(), lists.liked[at], lists.inputs.new_zeros(0),
             lists.city[at], torch.full_like(at, SLOT_NOT_SAID), torch.zeros(len(at), model.config.n_categories),
         )  # fmt: skip
-        scores = _logits(model, lists, batch).masked_fill(~lists.there[at], -torch.inf)
+        scores = _logits(model, lists, batch).mean(dim=0).masked_fill(~lists.there[at], -torch.inf)
         order = scores.argsort(dim=1, descending=True, stable=True)
         found.append(ranking_metrics(lists.liked[at].gather(1, order).numpy(), lists.targets[at].numpy(), 10)[1])
     return float(np.concatenate(found).mean())
