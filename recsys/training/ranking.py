@@ -20,6 +20,7 @@ from recsys.models.heads import PlaceHead
 from recsys.models.losses import list_loss
 from recsys.models.model import RecModel
 from recsys.training.evaluation import ranking_metrics
+from recsys.training.inputs import Prepared
 from recsys.training.lists import ListBatch, Lists, draw_batch
 from recsys.training.sampling import step_generator, step_seed
 
@@ -71,6 +72,11 @@ class Window:
     def kinds(self) -> list[Lists]:
         """Those that there are."""
         return [lists for lists in (self.every, self.fresh) if lists is not None]
+
+    def learning(self, prepared: Prepared) -> "Window":
+        """The same lists, see `Lists.learning`."""
+        every, fresh = (lists and lists.learning(prepared) for lists in (self.every, self.fresh))
+        return Window(every, fresh)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def refit_head(
     The head begins at nothing; the encoder of its context goes on from what it has learned.
 
     Args:
-        model, windows, config, seed: as for `fit_head`.
+        model, windows, config, seed: as for `fit_head`, with what is known by the end of `valid`.
         valid: what decided; nothing may be measured on it any more.
         epochs: what it decided.
     """
@@ -175,7 +181,7 @@ def _fit(
     """The best epoch's weights and its sum of both NDCG@10."""
     parameters = [*model.heads.place.parameters(), *model.heads.place_context.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.epochs * sum(math.ceil(len(lists.user) / config.batch) for lists in learned)
+    steps = config.epochs * sum(math.ceil(len(_liked(lists)) / config.batch) for lists in learned)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=max(steps, 20), pct_start=0.1
     )
@@ -200,15 +206,18 @@ def _fit(
 
 
 def _batches(learned: Sequence[Lists], size: int, generator: torch.Generator) -> list[tuple[Lists, Tensor, Tensor]]:
-    """All lists once, in batches of one window and kind each, the batches in a random order."""
+    """All lists with a positive once, in batches of one window and kind each, the batches in a random order."""
     out = []
     for lists in learned:
-        anchors = lists.anchors(generator)
-        out += [
-            (lists, chosen, anchors[chosen])
-            for chosen in torch.split(torch.randperm(len(lists.user), generator=generator), size)
-        ]
+        anchors, some = lists.anchors(generator), _liked(lists)
+        order = some[torch.randperm(len(some), generator=generator)]
+        out += [(lists, chosen, anchors[chosen]) for chosen in torch.split(order, size)]
     return [out[i] for i in torch.randperm(len(out), generator=generator).tolist()]
+
+
+def _liked(lists: Lists) -> Tensor:
+    """Numbers of the lists that hold a positive: others have nothing to teach."""
+    return lists.liked.any(dim=1).nonzero()[:, 0]
 
 
 def _step(
