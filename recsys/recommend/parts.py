@@ -21,7 +21,7 @@ from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
 VECTOR, CONTEXT, FRIENDS = "vector", "context", "friends"
 _SIGNALS: Final = {
     "popularity": ("visitors", "visitors_90d", "visitors_28d", "visits_a_visitor"),
-    "similar_places": ("ease", "cosine", "cosine_recent", "taste"),
+    "similar_places": ("ease", "cosine", "cosine_recent", "taste", "alike", "alike_recent"),
     FRIENDS: ("friends", "friends_share"),
     "category": ("category", "category_lift", "tag", "tag_lift"),
     "own_visits": ("own_count", "own_share", "own_recency"),

@@ -19,6 +19,7 @@ import torch
 from scipy.sparse import csr_array
 
 from recsys.errors import ArtifactError
+from recsys.sources.alike import Alike
 from recsys.sources.fusion import Fusion, top_list
 from recsys.sources.items import TASTES, Kinds, item_models, shares_of, tastes
 from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, unpacked
@@ -26,7 +27,7 @@ from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, un
 # Of a place relative to its city; of a pair; of a user. Logarithms of counts, shares, or sums of similarities.
 PLACE_SIGNALS: Final = (
     "visitors", "visitors_90d", "visitors_28d", "visits_a_visitor",
-    "ease", "cosine", "cosine_recent", "taste", "friends", "friends_share",
+    "ease", "cosine", "cosine_recent", "taste", "alike", "alike_recent", "friends", "friends_share",
     "category", "category_lift", "tag", "tag_lift",
     "own_count", "own_share", "own_recency",
     "breadth", "friends_known", "silence",
@@ -82,6 +83,7 @@ class _City:
     similar: csr_array
     ease: csr_array
     tastes: Floats
+    alike: Alike
     visitors: Ints
     place: Floats
     lists: tuple[Ints, ...]
@@ -96,7 +98,8 @@ class Said:
         city: its number.
         named: by source of PLACE_SOURCES, in its order from "ease" to "own", what it says.
         cosine: similarity to all where one was. age: days since the last visit, 0 without one.
-        taste: by the city's main directions. kinds: (B, K) and (B, T), visits by category and by tag, in all cities.
+        taste: by the city's main directions. alike: where the users most alike were, and the same fading.
+        kinds: (B, K) and (B, T), visits by category and by tag, in all cities.
         user: (B, 4): the signals that are the user's alone, and 1 / friends.
     """
 
@@ -105,6 +108,7 @@ class Said:
     cosine: Floats
     age: Floats
     taste: Floats
+    alike: tuple[Floats, Floats]
     kinds: tuple[Floats, Floats]
     user: Floats
 
@@ -207,9 +211,11 @@ class PlaceSources:
         else:
             similar, ease = (csr_array(x[members][:, members]) for x in fitted[:2])
             directions = fitted[2][members]
+        fading = csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape)
+        alike = Alike.of(seen, fading, visitors)
         categories, tags = (Kinds.of(csr_array(rows[members]), visitors) for rows in self._kinds)
         return _City(
-            members, counts, seen, ages, similar, ease, directions, visitors, place, lists, (categories, tags)
+            members, counts, seen, ages, similar, ease, directions, alike, visitors, place, lists, (categories, tags)
         )  # fmt: skip
 
     def ask(self, users: Ints, city: int, counts: csr_array | None = None, ages: csr_array | None = None) -> Said:
@@ -224,12 +230,11 @@ class PlaceSources:
         counts = here.counts[users] if counts is None else csr_array(counts[:, here.members])
         ages = here.ages[users] if ages is None else csr_array(ages[:, here.members])
         seen, breadth = binary(counts), np.diff(counts.indptr)
-        fading = np.exp(-ages.data / _RECENT_DAYS).astype(np.float32)
         last = np.full(len(users), np.inf)
         np.minimum.at(last, row_of(ages), ages.data)
         named = {
             "ease": seen @ here.ease,
-            "similar": csr_array((fading, ages.indices, ages.indptr), shape=ages.shape) @ here.similar,
+            "similar": csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape) @ here.similar,
             "friends": self.memory.friends[users] @ here.seen,
             "own": counts,
         }
@@ -243,6 +248,7 @@ class PlaceSources:
             (seen @ here.similar).toarray() / np.maximum(breadth, 1).astype(np.float32)[:, None],
             ages.toarray(),
             (mine @ here.tastes.T) * here.visitors.astype(np.float32),
+            here.alike.ask(users, seen),
             ((everywhere @ self._kinds[0]).toarray(), (everywhere @ self._kinds[1]).toarray()),
             np.stack(alone, axis=1).astype(np.float32),
         )
@@ -294,6 +300,7 @@ class PlaceSources:
             np.take_along_axis(said.cosine, places, axis=1),
             similar,
             np.take_along_axis(said.taste, places, axis=1),
+            *(np.take_along_axis(x, places, axis=1) for x in said.alike),
             np.log1p(friends),
             friends * said.user[:, 3:],
             *fits,
@@ -303,3 +310,9 @@ class PlaceSources:
             *(np.broadcast_to(said.user[:, i : i + 1], places.shape) for i in range(3)),
         ]
         return np.stack(columns, axis=2).astype(np.float32)
+
+
+def _fading(age_days: Floats) -> Floats:
+    """How much a visit still counts, the longer ago the less."""
+    out: Floats = np.exp(-age_days / _RECENT_DAYS).astype(np.float32)
+    return out

@@ -45,7 +45,7 @@ class RankConfig:
         category_rate: probability that the positive's categories are said.
     """
 
-    epochs: int = 10
+    epochs: int = 7
     patience: int = 4
     candidates: int = 200
     length: int = 64

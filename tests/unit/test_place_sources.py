@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources
+from recsys.sources.alike import Alike
 from recsys.sources.items import TASTES
 from recsys.training.place_baselines import ItemKNN
 
@@ -51,7 +53,11 @@ def test_signals_equal_a_loop(memory: Memory, sources: PlaceSources) -> None:
     count, age = memory.counts.toarray(), memory.ages.toarray()
     friends, seen = memory.friends.toarray(), memory.counts.toarray()[:, :20] > 0
     visitors = seen.sum(axis=0)
+    unit = seen * np.log(N / np.maximum(visitors, 1))
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+    fading = seen * np.exp(-age[:, :20] / 60)
     for u in range(N):
+        peers = np.array([unit[u] @ unit[v] if v != u else 0 for v in range(N)])  # fewer than are asked: all of them
         fits = {}
         for name, multi_hot in (("category", memory.categories), ("tag", memory.tags)):
             kinds = multi_hot / np.maximum(multi_hot.sum(axis=1, keepdims=True), 1)
@@ -75,6 +81,8 @@ def test_signals_equal_a_loop(memory: Memory, sources: PlaceSources) -> None:
                 "visits_a_visitor": np.log1p(count[:, p].sum() / max(visitors[p], 1)),
                 "cosine": sum(cosine[q] for q in mine) / max(seen[u].sum(), 1),
                 "cosine_recent": sum(cosine[q] * np.exp(-age[u, q] / 60) for q in mine),
+                "alike": peers @ seen[:, p],
+                "alike_recent": peers @ fading[:, p],
                 "friends": np.log1p(sum(seen[v, p] for v in np.flatnonzero(friends[u]))),
                 "friends_share": sum(seen[v, p] for v in np.flatnonzero(friends[u])) / max(known, 1),
                 **{name: values[p] for name, values in fits.items()},
@@ -130,6 +138,22 @@ def test_taste_is_the_low_pass_filter_of_the_visits() -> None:
     expected = (x / np.sqrt(visits)[:, None] / np.sqrt(visitors)) @ low * np.sqrt(visitors)
     got = sources.signals(sources.ask(np.arange(n), 0), np.tile(np.arange(m), (n, 1)))
     np.testing.assert_allclose(got[..., PLACE_SIGNALS.index("taste")], expected, atol=1e-4)
+
+
+def test_alike_are_the_nearest_alone() -> None:
+    """Of more users than count, those of the highest cosine, and nobody is one's own peer."""
+    rng = np.random.Generator(np.random.Philox(2))
+    seen = (rng.random((300, 40)) < 0.2).astype(np.float32)
+    rows = csr_array(seen)
+    alike = Alike.of(rows, csr_array(rows * 0.5), seen.sum(axis=0).astype(np.int64))
+    ever, fading = alike.ask(np.arange(5), csr_array(seen[:5]))
+    unit = seen * np.log(300 / seen.sum(axis=0))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosine = unit[:5] @ unit.T
+    cosine[np.arange(5), np.arange(5)] = 0
+    cosine[cosine < np.sort(cosine, axis=1)[:, -200:-199]] = 0
+    np.testing.assert_allclose(ever, cosine @ seen, atol=1e-4)
+    np.testing.assert_allclose(fading, ever / 2, atol=1e-4)
 
 
 def test_a_list_holds_own_places_and_says_who_named_them(memory: Memory, sources: PlaceSources) -> None:

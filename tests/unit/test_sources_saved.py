@@ -55,7 +55,7 @@ def test_what_the_sources_say_survives_an_artifact(tmp_path: Path, monkeypatch: 
             np.testing.assert_array_equal(said[1].named[name], values, err_msg=name)
         for name in ("cosine", "age", "taste", "user"):
             np.testing.assert_array_equal(getattr(said[1], name), getattr(said[0], name), err_msg=name)
-        for one, other in zip(said[0].kinds, said[1].kinds, strict=True):
+        for one, other in zip((*said[0].kinds, *said[0].alike), (*said[1].kinds, *said[1].alike), strict=True):
             np.testing.assert_array_equal(other, one)
         found = [x.candidates(y, 20, near) for x, y in zip((before, after), said, strict=True)]
         np.testing.assert_array_equal(found[1][0], found[0][0])
