@@ -115,7 +115,8 @@ def make_sources(n_users: int) -> PlaceSources:
     u = np.arange(n_users)
     ties = np.concatenate([u, (u + 1) % n_users]), np.concatenate([(u + 1) % n_users, u])
     kinds = np.eye(C_COARSE, dtype=np.float32)[rng.integers(C_COARSE, size=N_PLACES)]
-    return PlaceSources(Memory.of((user, place), count, age, ties, np.arange(N_PLACES) % N_CITIES, kinds, n_users))
+    tags, city = np.eye(C_FINE, dtype=np.float32)[np.arange(N_PLACES) % C_FINE], np.arange(N_PLACES) % N_CITIES
+    return PlaceSources(Memory.of((user, place), count, age, ties, city, kinds, tags, n_users))
 
 
 def places_table(rows: Mapping[int, PlaceRow], vectors: np.ndarray) -> pa.Table:

@@ -31,6 +31,7 @@ class ModelConfig:
             sources say.
         d_city, d_neighborhood, d_price, d_slot: widths of the embedding tables.
         head_hidden: the two hidden widths of both heads; narrow_hidden: both of the place head's narrow path.
+        members: how many narrow and linear paths the place head has, whose mean counts.
         dropout, head_dropout, narrow_dropout: probabilities.
         alpha: weight of compatibility against attendance in the combined score.
     """
@@ -53,6 +54,7 @@ class ModelConfig:
     d_slot: int = 8
     head_hidden: tuple[int, int] = (256, 128)
     narrow_hidden: int = 32
+    members: int = 4
     dropout: float = 0.1
     head_dropout: float = 0.1
     narrow_dropout: float = 0.2
@@ -60,7 +62,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_cities", "n_neighborhoods", "n_categories", "n_tags", "n_vibes", "d_model", "d_context",
-                     "n_layers", "narrow_hidden"):  # fmt: skip
+                     "n_layers", "narrow_hidden", "members"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1 (got {getattr(self, name)})")
         if self.gate_hidden < 0:

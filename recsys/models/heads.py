@@ -124,13 +124,44 @@ class _Trunk(nn.Module):
         return out
 
 
+class _Committee(nn.Module):
+    """K networks of two hidden layers over the same inputs, each with its own weights, as one batch of products.
+
+    Every layer starts as `nn.Linear` does, and no weight is shared, so K members are K networks.
+
+    Shapes:
+        x (..., n) → (K, ...)
+    """
+
+    def __init__(self, members: int, n: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for rows, columns in ((n, hidden), (hidden, hidden), (hidden, 1)):
+            bound = 1 / math.sqrt(rows)
+            self.weights.append(nn.Parameter(torch.empty(members, rows, columns).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(members, 1, columns).uniform_(-bound, bound)))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        rows, members = math.prod(x.shape[:-1]), len(self.weights[0])
+        out = x.reshape(rows, x.shape[-1]).expand(members, -1, -1)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            out = torch.baddbmm(bias, self.dropout(torch.relu(out)) if layer else out, weight)
+        return out.view(members, *x.shape[:-1])
+
+
 class PlaceHead(nn.Module):
-    """Relevance of a place for a user in a context: the seed's MLP over everything, and beside it two short paths.
+    """Relevance of a place for a user in a context: the seed's MLP over everything, and beside it short paths.
 
     What sources and counters say, and the retrieval cosine, reach the score by a linear path (Cheng et al. 2016, "wide
     and deep") and by a narrow network of their own. Where labels are few these learn, while the deep path has 512
     products of vectors to overfit; what is read is decided by the validation window (`training/ranking.py`).
     The linear path starts at the cosine alone, so an untrained head ranks as retrieval does.
+
+    Of the two short paths there are as many as the committee has members. Each learns for itself, by its own loss,
+    dropout and starting point, and the score is the mean of theirs: what one fits by chance, the others do not
+    (Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles", NIPS 2017).
 
     Attributes:
         MAY_USE: what it can do without: the online counters, the cosine, the deep path with the vectors.
@@ -150,11 +181,8 @@ class PlaceHead(nn.Module):
         self.deep = nn.Sequential(
             nn.Linear(hidden, last), nn.LayerNorm(last), nn.ReLU(), Dropout(config.head_dropout), nn.Linear(last, 1)
         )
-        self.narrow = nn.Sequential(
-            nn.Linear(D_PLACE_INPUT + 1 + config.d_context, narrow), nn.ReLU(), Dropout(dropout),
-            nn.Linear(narrow, narrow), nn.ReLU(), Dropout(dropout), nn.Linear(narrow, 1),
-        )  # fmt: skip
-        self.wide = nn.Linear(D_PLACE_INPUT + 1, 1, bias=False)
+        self.narrow = _Committee(config.members, D_PLACE_INPUT + 1 + config.d_context, narrow, dropout)
+        self.wide = nn.Linear(D_PLACE_INPUT + 1, config.members, bias=False)
         nn.init.zeros_(self.wide.weight)
         nn.init.ones_(self.wide.weight[:, -1])
         self.register_buffer("uses", torch.ones(len(self.MAY_USE)))
@@ -172,14 +200,17 @@ class PlaceHead(nn.Module):
 
     def forward(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> Tensor:
         """See the class."""
+        return self.members(query, candidate, context, inputs).mean(dim=0)
+
+    def members(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> Tensor:
+        """The logits of each of K members, (K, ...), which learn apart."""
         counters, cosine, deep = self.uses[:, None]
         read = torch.cat([counters.expand(D_ONLINE_PLACE), self.uses.new_ones(len(PLACE_SIGNALS)), cosine])
         shallow = self.trunk.shallow(query, candidate, inputs) * read
         said = torch.cat([shallow, context.expand(*shallow.shape[:-1], context.shape[-1])], dim=-1)
-        out = self.narrow(said) + self.wide(shallow)
+        logits: Tensor = self.narrow(said) + self.wide(shallow).movedim(-1, 0)
         if deep:
-            out = out + self.deep(self.trunk(query, candidate, context, shallow))
-        logits: Tensor = out.squeeze(-1)
+            logits = logits + self.deep(self.trunk(query, candidate, context, shallow)).squeeze(-1)
         return logits
 
 

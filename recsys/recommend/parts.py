@@ -22,9 +22,9 @@ from recsys.stages import stage
 VECTOR, CONTEXT, FRIENDS = "vector", "context", "friends"
 _SIGNALS: Final = {
     "popularity": ("visitors", "visitors_90d", "visitors_28d", "visits_a_visitor"),
-    "similar_places": ("ease", "cosine", "cosine_recent"),
+    "similar_places": ("ease", "cosine", "cosine_recent", "taste", "alike", "alike_recent"),
     FRIENDS: ("friends", "friends_share"),
-    "category": ("category", "category_lift"),
+    "category": ("category", "category_lift", "tag", "tag_lift"),
     "own_visits": ("own_count", "own_share", "own_recency"),
 }
 _PLACE_ACTIVITY: Final = ONLINE_PLACE.index("place_known") + 1

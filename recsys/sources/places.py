@@ -16,16 +16,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 
 from recsys.errors import ArtifactError
+from recsys.sources.alike import Alike
 from recsys.sources.fusion import Fusion, top_list
-from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, strongest, unpacked
+from recsys.sources.items import TASTES, Kinds, item_models, shares_of, tastes
+from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, unpacked
 
 # Of a place relative to its city; of a pair; of a user. Logarithms of counts, shares, or sums of similarities.
 PLACE_SIGNALS: Final = (
     "visitors", "visitors_90d", "visitors_28d", "visits_a_visitor",
-    "ease", "cosine", "cosine_recent", "friends", "friends_share", "category", "category_lift",
+    "ease", "cosine", "cosine_recent", "taste", "alike", "alike_recent", "friends", "friends_share",
+    "category", "category_lift", "tag", "tag_lift",
     "own_count", "own_share", "own_recency",
     "breadth", "friends_known", "silence",
 )  # fmt: skip
@@ -33,13 +36,9 @@ PLACE_SOURCES: Final = ("popular", "popular_90d", "ease", "similar", "friends", 
 SOURCES: Final = "sources"  # the name of the sources' tensors in an artifact
 NEAR: Final = 100  # candidates that the vectors name, in training as in serving
 
-_NEIGHBOURS: Final = 200  # of a place, by each similarity
-_PENALTY: Final = 500.0  # of EASE
-_EASE_LIMIT: Final = 12_000  # side of the matrix to invert: 0.6 GB in float32, and two more beside it
 _OWN_DAYS: Final = 30.0  # recency is exp(-age / this)
 _RECENT_DAYS: Final = 60.0
 _NOTHING: Final[Ints] = np.empty(0, dtype=np.int64)
-_SMOOTH: Final = 5.0  # visits at the city's shares that a user's categories are mixed with
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Memory:
         ages: CSR (N, M) of the same pattern, days since the last time, above 0.
         friends: CSR (N, N), symmetric, 1 where two know each other.
         city: (M,) of each place.
-        categories: (M, K) multi-hot.
+        categories, tags: (M, K) and (M, T) multi-hot, coarse and fine kinds of places.
     """
 
     counts: csr_array
@@ -59,17 +58,18 @@ class Memory:
     friends: csr_array
     city: Ints
     categories: Floats
+    tags: Floats
 
     @classmethod
     def of(
         cls, pairs: tuple[Ints, Ints], count: Floats, age_days: Floats, ties: tuple[Ints, Ints], city: Ints,
-        categories: Floats, n_users: int,
+        categories: Floats, tags: Floats, n_users: int,
     ) -> "Memory":  # fmt: skip
         """Build from distinct (user, place) pairs and from ties in both directions."""
         shape = (n_users, len(city))
         friends = matrix(np.ones(len(ties[0])), ties, (n_users, n_users))
         ages = matrix(np.maximum(age_days, 1e-3), pairs, shape)
-        return cls(matrix(count, pairs, shape), ages, binary(friends), city, categories)
+        return cls(matrix(count, pairs, shape), ages, binary(friends), city, categories, tags)
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,24 @@ class _City:
     ages: csr_array
     similar: csr_array
     ease: csr_array
+    tastes: Floats
+    alike: Alike
     visitors: Ints
     place: Floats
     lists: tuple[Ints, ...]
-    shares: Floats
-    usual: Floats
+    kinds: tuple[Kinds, Kinds]
 
 
 @dataclass(frozen=True)
 class Said:
-    """What the sources say to B users of all C places of a city; every array but the last two is (B, C).
+    """What the sources say to B users of all C places of a city; arrays are (B, C) where nothing else is said.
 
     Attributes:
         city: its number.
         named: by source of PLACE_SOURCES, in its order from "ease" to "own", what it says.
         cosine: similarity to all where one was. age: days since the last visit, 0 without one.
-        taste: (B, K) visits by category, in all cities.
+        taste: by the city's main directions. alike: where the users most alike were, and the same fading.
+        kinds: (B, K) and (B, T), visits by category and by tag, in all cities.
         user: (B, 4): the signals that are the user's alone, and 1 / friends.
     """
 
@@ -106,6 +108,8 @@ class Said:
     cosine: Floats
     age: Floats
     taste: Floats
+    alike: tuple[Floats, Floats]
+    kinds: tuple[Floats, Floats]
     user: Floats
 
 
@@ -114,14 +118,14 @@ class PlaceSources:
 
     Args:
         memory: what was known then.
-        fitted: similar and ease, CSR (M, M), of all cities, where they were fitted before; None: fit them.
+        fitted: of all cities similar and ease, CSR (M, M), and tastes, (M, TASTES), where they were fitted before;
+            None: fit them.
     """
 
-    def __init__(self, memory: Memory, fitted: tuple[csr_array, csr_array] | None = None) -> None:
+    def __init__(self, memory: Memory, fitted: tuple[csr_array, csr_array, Floats] | None = None) -> None:
         self.memory = memory
         self._seen = binary(memory.counts)
-        kinds = memory.categories / np.maximum(memory.categories.sum(axis=1, keepdims=True), 1e-6)
-        self._kinds: Floats = kinds.astype(np.float32)
+        self._kinds = shares_of(memory.categories), shares_of(memory.tags)
         degree = np.diff(memory.friends.indptr)
         self._friends: Floats = np.stack([np.log1p(degree), 1.0 / np.maximum(degree, 1)], axis=1).astype(np.float32)
         self._cities = [self._city(city, fitted) for city in range(int(memory.city.max(initial=-1)) + 1)]
@@ -134,11 +138,12 @@ class PlaceSources:
             ArtifactError: a tensor is missing, or they do not fit together.
         """
         try:
-            city, categories = tensors["city"].numpy().astype(np.int64), tensors["categories"].numpy()
-            if categories.shape[:1] != city.shape or city.min(initial=0) < 0:
-                raise ValueError(
-                    f"categories {categories.shape} of {len(city)} places, cities from {city.min(initial=0)}"
-                )
+            city = tensors["city"].numpy().astype(np.int64)
+            of_places = categories, tags, directions = [tensors[x].numpy() for x in ("categories", "tags", "tastes")]
+            if any(len(x) != len(city) for x in of_places) or city.min(initial=0) < 0:
+                raise ValueError(f"{[x.shape for x in of_places]} of {len(city)} places, cities from {min(city)}")
+            if directions.shape[1:] != (TASTES,):
+                raise ValueError(f"tastes {directions.shape}")
             n_users = len(tensors["friends.indptr"]) - 1
             counts = unpacked(tensors, "counts", (n_users, len(city)))
             ages = csr_array((tensors["ages"].numpy(), counts.indices, counts.indptr), shape=counts.shape)
@@ -146,14 +151,16 @@ class PlaceSources:
             similar, ease = (unpacked(tensors, name, (len(city), len(city))) for name in ("similar", "ease"))
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"these are no tensors of the sources: {error!r}") from error
-        return cls(Memory(counts, ages, friends, city, categories), (similar, ease))
+        memory = Memory(counts, ages, friends, city, categories, tags.astype(np.float32))
+        return cls(memory, (similar, ease, directions))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What `load` takes: who had been where, who knew whom, and what takes long to fit.
 
         Returns:
             CSR matrices as `rows.packed` names their parts: counts, friends, similar, ease; ages (nnz,) float32 in the
-            pattern of counts; city (M,) int32; categories (M, K) float32. A city's lists and popularity follow.
+            pattern of counts; city (M,) int32; categories (M, K) float32; tags (M, T) uint8; tastes (M, TASTES)
+            float32. A city's lists and popularity follow.
         """
         memory, n = self.memory, len(self.memory.city)
         out = {
@@ -162,7 +169,11 @@ class PlaceSources:
             **packed("friends", memory.friends),
             "city": torch.from_numpy(memory.city.astype(np.int32)),
             "categories": torch.from_numpy(memory.categories.astype(np.float32)),
+            "tags": torch.from_numpy((memory.tags > 0).astype(np.uint8)),
+            "tastes": torch.zeros(n, TASTES),
         }
+        for here in self._cities:
+            out["tastes"][torch.from_numpy(here.members)] = torch.from_numpy(here.tastes)
         for name in ("similar", "ease"):
             parts = [(getattr(here, name), here.members) for here in self._cities]
             row = [members[row_of(x)] for x, members in parts]
@@ -183,7 +194,7 @@ class PlaceSources:
         out: Ints = np.bincount(here.seen[users].indices, minlength=len(here.members))
         return out
 
-    def _city(self, city: int, fitted: tuple[csr_array, csr_array] | None) -> _City:
+    def _city(self, city: int, fitted: tuple[csr_array, csr_array, Floats] | None) -> _City:
         members = np.flatnonzero(self.memory.city == city)
         counts, ages = (csr_array(x[:, members]) for x in (self.memory.counts, self.memory.ages))
         visitors, late, now = (
@@ -194,16 +205,18 @@ class PlaceSources:
         events = np.bincount(counts.indices, weights=counts.data, minlength=len(members))
         place = np.stack([*relative, np.log1p(events / np.maximum(visitors, 1))], axis=1).astype(np.float32)
         lists = tuple(top_list(x) for x in (visitors, late))
-        kinds = self._kinds[members]
-        weight = (kinds * visitors[:, None]).sum(axis=0) + 1e-6
-        shares = (weight / weight.sum()).astype(np.float32)
         seen = binary(counts)
         if fitted is None:
-            similar, ease = _item_models(seen, visitors)
+            (similar, ease), directions = item_models(seen, visitors), tastes(seen, visitors)
         else:
-            similar, ease = (csr_array(x[members][:, members]) for x in fitted)
-        usual = np.log(kinds @ shares + 1e-4)
-        return _City(members, counts, seen, ages, similar, ease, visitors, place, lists, shares, usual)
+            similar, ease = (csr_array(x[members][:, members]) for x in fitted[:2])
+            directions = fitted[2][members]
+        fading = csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape)
+        alike = Alike.of(seen, fading, visitors)
+        categories, tags = (Kinds.of(csr_array(rows[members]), visitors) for rows in self._kinds)
+        return _City(
+            members, counts, seen, ages, similar, ease, directions, alike, visitors, place, lists, (categories, tags)
+        )  # fmt: skip
 
     def ask(self, users: Ints, city: int, counts: csr_array | None = None, ages: csr_array | None = None) -> Said:
         """What the sources say to (B,) users of a city's places.
@@ -213,27 +226,30 @@ class PlaceSources:
             city: its number.
             counts, ages: CSR (B, M), where they were by now; None: as remembered.
         """
-        here, taste = self._cities[city], self._seen[users] if counts is None else binary(counts)
+        here, everywhere = self._cities[city], self._seen[users] if counts is None else binary(counts)
         counts = here.counts[users] if counts is None else csr_array(counts[:, here.members])
         ages = here.ages[users] if ages is None else csr_array(ages[:, here.members])
         seen, breadth = binary(counts), np.diff(counts.indptr)
-        fading = np.exp(-ages.data / _RECENT_DAYS).astype(np.float32)
         last = np.full(len(users), np.inf)
         np.minimum.at(last, row_of(ages), ages.data)
         named = {
             "ease": seen @ here.ease,
-            "similar": csr_array((fading, ages.indices, ages.indptr), shape=ages.shape) @ here.similar,
+            "similar": csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape) @ here.similar,
             "friends": self.memory.friends[users] @ here.seen,
             "own": counts,
         }
         friends = self._friends[users]
         alone = [np.log1p(breadth), friends[:, 0], np.exp(-last / _OWN_DAYS), friends[:, 1]]
+        # as a share of a user's visits, or who was at many places would have more of every taste
+        mine = (seen @ here.tastes) / np.sqrt(np.maximum(breadth, 1)).astype(np.float32)[:, None]
         return Said(
             city,
             {name: values.toarray().astype(np.float32, copy=False) for name, values in named.items()},
             (seen @ here.similar).toarray() / np.maximum(breadth, 1).astype(np.float32)[:, None],
             ages.toarray(),
-            taste @ self._kinds,
+            (mine @ here.tastes.T) * here.visitors.astype(np.float32),
+            here.alike.ask(users, seen),
+            ((everywhere @ self._kinds[0]).toarray(), (everywhere @ self._kinds[1]).toarray()),
             np.stack(alone, axis=1).astype(np.float32),
         )
 
@@ -273,19 +289,21 @@ class PlaceSources:
     def signals(self, said: Said, places: Ints) -> Floats:
         """(B, n) positions in the city → (B, n, len(PLACE_SIGNALS)) float32, in that order."""
         here = self._cities[said.city]
-        taste = (said.taste + _SMOOTH * here.shares) / (said.taste.sum(axis=1, keepdims=True) + _SMOOTH)
-        kinds = self._kinds[here.members]
-        fits = np.log(np.take_along_axis(taste @ kinds.T, places, axis=1) + 1e-4)
+        fits = []
+        for kinds, visits in zip(here.kinds, said.kinds, strict=True):
+            fit = np.take_along_axis(kinds.fits(visits), places, axis=1)
+            fits += [fit, fit - kinds.usual[places]]
         ease, similar, friends, own = (np.take_along_axis(x, places, axis=1) for x in said.named.values())
         columns = [
             *np.moveaxis(here.place[places], 2, 0),
             ease,
             np.take_along_axis(said.cosine, places, axis=1),
             similar,
+            np.take_along_axis(said.taste, places, axis=1),
+            *(np.take_along_axis(x, places, axis=1) for x in said.alike),
             np.log1p(friends),
             friends * said.user[:, 3:],
-            fits,
-            fits - here.usual[places],
+            *fits,
             np.log1p(own),
             own / np.maximum(said.named["own"].sum(axis=1, keepdims=True), 1),
             np.where(own > 0, np.exp(-np.take_along_axis(said.age, places, axis=1) / _OWN_DAYS), 0),
@@ -294,35 +312,7 @@ class PlaceSources:
         return np.stack(columns, axis=2).astype(np.float32)
 
 
-def _item_models(seen: csr_array, visitors: Ints) -> tuple[csr_array, csr_array]:
-    """Cosine of the visitors of two places, and EASE's weights: of each place the largest. (C, C) each."""
-    n = len(visitors)
-    there = np.flatnonzero(visitors > 0)
-    if len(there) < 2:
-        return csr_array((n, n), dtype=np.float32), csr_array((n, n), dtype=np.float32)
-    x = csr_array(seen[:, there])
-    x = csr_array(x[np.diff(x.indptr) > 0])
-    cosine = csr_array(x @ diags_array((1.0 / np.sqrt(visitors[there])).astype(np.float32)))
-    similar = strongest(csr_array(cosine.T @ cosine), _NEIGHBOURS)
-    ease = strongest(_ease(x), _NEIGHBOURS) if min(x.shape) <= _EASE_LIMIT else csr_array(similar.shape)
-    return tuple(matrix(m.data, (there[row_of(m)], there[m.indices]), (n, n)) for m in (similar, ease))
-
-
-def _ease(x: csr_array) -> Floats:
-    """EASE's weights (Steck, WWW 2019), (M, M) float32 with zero diagonal, of binary visits (U, M).
-
-    From the users' side where they are fewer: P = (I - XᵀKX) / λ with K = (XXᵀ + λI)⁻¹.
-    """
-    by_user = x.shape[0] < x.shape[1]
-    gram = torch.from_numpy((x @ x.T if by_user else x.T @ x).toarray())
-    gram.diagonal().add_(_PENALTY)
-    # positive definite: by Cholesky factors in a third of the time of a general inverse, and rounded less
-    inverse: Floats = torch.cholesky_inverse(torch.linalg.cholesky(gram)).numpy()
-    if by_user:
-        # products of few visits with a dense matrix: a twentieth of the time of dense ones
-        transposed = csr_array(x.T)
-        inverse = transposed @ np.ascontiguousarray((transposed @ inverse).T) / -_PENALTY
-        inverse[np.diag_indices_from(inverse)] += 1 / _PENALTY
-    weights: Floats = inverse / -inverse.diagonal()[None]
-    np.fill_diagonal(weights, 0)
-    return weights
+def _fading(age_days: Floats) -> Floats:
+    """How much a visit still counts, the longer ago the less."""
+    out: Floats = np.exp(-age_days / _RECENT_DAYS).astype(np.float32)
+    return out

@@ -25,6 +25,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "no edge gates": {"model": {"gate_hidden": 0}},
     "no online features": {"model": {"inputs": ("sources",)}},
     "no signals of sources": {"model": {"inputs": ("online",)}},
+    "one member of the place head": {"model": {"members": 1}},
     "no contexts": {"step": {"friend_context_dropout": 1.0}, "rank": {"slot_dropout": 1.0, "category_rate": 0.0}},
     "no people loss": {"step": {"weights": LossWeights(people=0.0)}},
     "no companion loss": {"step": {"weights": LossWeights(companion=0.0)}},

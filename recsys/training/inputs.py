@@ -171,6 +171,19 @@ class Prepared:
         then = _among(self.slot_keys, key * (N_TIME_SLOTS + 1) + slot)
         return torch.where(slot == SLOT_NOT_SAID, anywhere, then)
 
+    def followed_by(self, later: Sequence["Prepared"]) -> "Prepared":
+        """The same moment, with the positives of later windows too, where who and what was known at it already."""
+        n_places, keys = len(self.places.city), [self.slot_keys]
+        for window in later:
+            user, was = _known(self.snapshot.data["user"].user_id, window.snapshot.data["user"].user_id[window.user])
+            place, opened = _known(
+                self.snapshot.data["place"].place_id, window.snapshot.data["place"].place_id[window.place]
+            )
+            keys.append(_slot_key(user, place, window.slot, n_places)[was & opened])
+        key = torch.unique(torch.cat(keys))
+        user, place, slot, pairs = _positives(key, n_places)
+        return replace(self, user=user, place=place, slot=slot, positive_keys=pairs, slot_keys=key)
+
     def was_there(self, user: Tensor, place: Tensor) -> Tensor:
         """Bool, in the shape of the inputs: the user had been at the place before the moment."""
         return _among(self.snapshot.past.keys, user * len(self.places.city) + place)
@@ -191,6 +204,7 @@ class Prepared:
             (ties.edge_index[0].numpy(), ties.edge_index[1].numpy()),
             self.places.city.numpy(),
             self.categories.numpy(),
+            self.tags.numpy(),
             len(self.users.city),
         )
 
@@ -215,6 +229,22 @@ def _among(keys: Tensor, wanted: Tensor) -> Tensor:
     return keys[at] == wanted
 
 
+def _known(ids: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Row numbers among ascending ids, and which are among them at all."""
+    at = torch.searchsorted(ids, wanted).clamp_(max=max(len(ids) - 1, 0))
+    return at, _among(ids, wanted)
+
+
+def _slot_key(user: Tensor, place: Tensor, slot: Tensor, n_places: int) -> Tensor:
+    return (user * n_places + place) * (N_TIME_SLOTS + 1) + slot
+
+
+def _positives(slot_keys: Tensor, n_places: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sorted distinct keys → user, place and slot of each, and the sorted distinct keys of user and place."""
+    pair = slot_keys // (N_TIME_SLOTS + 1)
+    return pair // n_places, pair % n_places, slot_keys % (N_TIME_SLOTS + 1), torch.unique(pair)
+
+
 def prepare(snapshot: Snapshot, config: ModelConfig) -> Prepared:
     """Build everything that does not change between steps.
 
@@ -225,9 +255,8 @@ def prepare(snapshot: Snapshot, config: ModelConfig) -> Prepared:
     labels = snapshot.labels
     positive = labels.rating >= POSITIVE_RATING
     # one a (user, place, slot): a daily habit is one thing to learn, as it is one target of the evaluation
-    width = N_TIME_SLOTS + 1
-    key = torch.unique((labels.user * len(graph.place_x) + labels.place)[positive] * width + labels.slot[positive])
-    user, place, slot = key // width // len(graph.place_x), key // width % len(graph.place_x), key % width
+    key = torch.unique(_slot_key(labels.user, labels.place, labels.slot, len(graph.place_x))[positive])
+    user, place, slot, pairs = _positives(key, len(graph.place_x))
     home = block(graph.user_x, config.widths.user_x, "home_city_id").long()[:, 0]
     place_city = block(graph.place_x, config.widths.place_x, "city_id").long()[:, 0]
     return Prepared(
@@ -240,6 +269,6 @@ def prepare(snapshot: Snapshot, config: ModelConfig) -> Prepared:
         user=user,
         place=place,
         slot=slot,
-        positive_keys=torch.unique(user * len(graph.place_x) + place),
+        positive_keys=pairs,
         slot_keys=key,
     )

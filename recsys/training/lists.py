@@ -4,7 +4,7 @@ A list that had its positives put in by force would teach the head that what no 
 counts only where a source has named it, in training as in serving.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ class Lists:
         inputs: (L, C, D_PLACE_INPUT) float16.
         there: (L, C) bool, candidates; of a fresh list where the user never was.
         liked: (L, C) bool, those of them that are a positive of the window, in any context.
-        targets: (L,) positives of the window in the city that such a list may hold, found or not.
+        targets: (L,) positives in the city that such a list may hold, found or not, of the span it was made for.
     """
 
     prepared: Prepared
@@ -87,11 +87,17 @@ class Lists:
     liked: Tensor
     targets: Tensor
 
+    def learning(self, prepared: Prepared) -> "Lists":
+        """The same lists, to learn from the positives of another span of time after the same moment."""
+        liked = self.there & prepared.is_positive(self.user[:, None], self.place)
+        return replace(self, prepared=prepared, liked=liked)
+
     def anchors(self, generator: torch.Generator) -> Tensor:
-        """(L,) for each list's user a positive of the window by chance: its number among the labels."""
+        """(L,) for each list's user a positive by chance: its number among the labels; for a user of none, any."""
         drawn = torch.randperm(len(self.prepared.user), generator=generator)
         users, first = np.unique(self.prepared.user[drawn].numpy(), return_index=True)
-        return drawn[torch.from_numpy(first[np.searchsorted(users, self.user.numpy())])]
+        at = np.minimum(np.searchsorted(users, self.user.numpy()), len(users) - 1)
+        return drawn[torch.from_numpy(first[at])]
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from recsys.models.heads import PlaceHead
 from recsys.models.losses import list_loss
 from recsys.models.model import RecModel
 from recsys.training.evaluation import ranking_metrics
+from recsys.training.inputs import Prepared
 from recsys.training.lists import ListBatch, Lists, draw_batch
 from recsys.training.sampling import step_generator, step_seed
 
@@ -44,7 +45,7 @@ class RankConfig:
         category_rate: probability that the positive's categories are said.
     """
 
-    epochs: int = 10
+    epochs: int = 7
     patience: int = 4
     candidates: int = 200
     length: int = 64
@@ -71,6 +72,11 @@ class Window:
     def kinds(self) -> list[Lists]:
         """Those that there are."""
         return [lists for lists in (self.every, self.fresh) if lists is not None]
+
+    def learning(self, prepared: Prepared) -> "Window":
+        """The same lists, see `Lists.learning`."""
+        every, fresh = (lists and lists.learning(prepared) for lists in (self.every, self.fresh))
+        return Window(every, fresh)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def refit_head(
     The head begins at nothing; the encoder of its context goes on from what it has learned.
 
     Args:
-        model, windows, config, seed: as for `fit_head`.
+        model, windows, config, seed: as for `fit_head`, with what is known by the end of `valid`.
         valid: what decided; nothing may be measured on it any more.
         epochs: what it decided.
     """
@@ -175,7 +181,7 @@ def _fit(
     """The best epoch's weights and its sum of both NDCG@10."""
     parameters = [*model.heads.place.parameters(), *model.heads.place_context.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.epochs * sum(math.ceil(len(lists.user) / config.batch) for lists in learned)
+    steps = config.epochs * sum(math.ceil(len(_liked(lists)) / config.batch) for lists in learned)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=max(steps, 20), pct_start=0.1
     )
@@ -200,15 +206,18 @@ def _fit(
 
 
 def _batches(learned: Sequence[Lists], size: int, generator: torch.Generator) -> list[tuple[Lists, Tensor, Tensor]]:
-    """All lists once, in batches of one window and kind each, the batches in a random order."""
+    """All lists with a positive once, in batches of one window and kind each, the batches in a random order."""
     out = []
     for lists in learned:
-        anchors = lists.anchors(generator)
-        out += [
-            (lists, chosen, anchors[chosen])
-            for chosen in torch.split(torch.randperm(len(lists.user), generator=generator), size)
-        ]
+        anchors, some = lists.anchors(generator), _liked(lists)
+        order = some[torch.randperm(len(some), generator=generator)]
+        out += [(lists, chosen, anchors[chosen]) for chosen in torch.split(order, size)]
     return [out[i] for i in torch.randperm(len(out), generator=generator).tolist()]
+
+
+def _liked(lists: Lists) -> Tensor:
+    """Numbers of the lists that hold a positive: others have nothing to teach."""
+    return lists.liked.any(dim=1).nonzero()[:, 0]
 
 
 def _step(
@@ -225,22 +234,26 @@ def _step(
         lists, chosen, anchor, length=config.length, slot_dropout=config.slot_dropout,
         category_rate=config.category_rate, generator=generator,
     )  # fmt: skip
-    loss = list_loss(_logits(model, lists, batch), batch.positive, batch.log_weight)
+    logits = _logits(model, lists, batch)
+    members = len(logits)
+    # each member's own loss, all in one step
+    loss = list_loss(logits.flatten(0, 1), batch.positive.repeat(members, 1), batch.log_weight.repeat(members, 1))
     value = float(loss.detach())
     if not math.isfinite(value):
         raise DataError(f"the loss of the place head is not finite on {lists.prepared.snapshot.as_of:%Y-%m-%d}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    (loss * members).backward()  # type: ignore[no-untyped-call]  # their sum: to each member as if it were alone
+    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], math.sqrt(members))
     optimizer.step()
     schedule.step()
     return value
 
 
 def _logits(model: RecModel, lists: Lists, batch: ListBatch) -> Tensor:
+    """(K, B, L), of each member of the head."""
     context = model.heads.place_context(batch.city, batch.slot, batch.categories)
     vectors = lists.embeddings
-    out: Tensor = model.heads.place(
+    out: Tensor = model.heads.place.members(
         vectors.user[batch.user][:, None], vectors.place[batch.place], context[:, None], batch.inputs
     )
     return out
@@ -257,7 +270,7 @@ def measure_lists(model: RecModel, lists: Lists | None) -> float:
             lists.user[at], lists.place[at], lists.inputs[at].float(), lists.liked[at], lists.inputs.new_zeros(0),
             lists.city[at], torch.full_like(at, SLOT_NOT_SAID), torch.zeros(len(at), model.config.n_categories),
         )  # fmt: skip
-        scores = _logits(model, lists, batch).masked_fill(~lists.there[at], -torch.inf)
+        scores = _logits(model, lists, batch).mean(dim=0).masked_fill(~lists.there[at], -torch.inf)
         order = scores.argsort(dim=1, descending=True, stable=True)
         found.append(ranking_metrics(lists.liked[at].gather(1, order).numpy(), lists.targets[at].numpy(), 10)[1])
     return float(np.concatenate(found).mean())

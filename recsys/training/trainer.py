@@ -88,7 +88,7 @@ def _finish(learned: Learned, on_progress: Callable[[Progress], None]) -> Fitted
     def say(p: RankProgress) -> None:
         on_progress(Progress(f"ranking by {p.reads}", p.epoch, p.epochs, 1, 1, {"place": p.loss}, p.ndcg))
 
-    windows, valid_lists = _lists(learned)
+    windows, valid_lists, latest = _lists(learned)
     ranked = fit_head(model, windows, valid_lists, config.rank, seed=config.seed, on_progress=say)
     tried = [p for p in ranked if p.reads == model.heads.place.reads]
     # without a validation list the last epoch's weights stay, see `fit_head`
@@ -98,18 +98,22 @@ def _finish(learned: Learned, on_progress: Callable[[Progress], None]) -> Fitted
     history.append({"stage": "ties", **dataclasses.asdict(by)})
     figures = evaluate(model, held_out, max_users=config.validation_users, seed=config.seed)
     if valid_lists is not None:  # after the last measurement on them
-        refit_head(model, windows, valid_lists, config.rank, epochs=best.epoch + 1, seed=config.seed)
+        refit_head(model, latest, valid_lists, config.rank, epochs=best.epoch + 1, seed=config.seed)
     if by.by_ties:
         refit_ties(model, [newest, held_out], config.ties, seed=config.seed)
     return Fitted(model.eval(), config, best.reads, best.epoch, best.ndcg, history, figures)
 
 
-def _lists(learned: Learned) -> tuple[list[Window], Window | None]:
+def _lists(learned: Learned) -> tuple[list[Window], Window | None, list[Window]]:
     """Lists of every window but the first, before which the vectors knew nothing, and of the validation window.
+
+    A list of an earlier window learns what came in the later ones as well: what a user will like is not only what comes
+    next, and a window alone has few labels. The third are the first with what came in the validation window.
 
     Where there is no other window, the first one's: by vectors that have seen its labels, for want of better.
     """
     model, generator, rank = learned.model, step_generator(learned.config.seed, 0, 0), learned.config.rank
+    known, latest = [], []  # what lists learn until the validation window, and with it
 
     def made(window: Prepared) -> Window | None:
         vectors, sizes = embed(model, window), {"size": rank.candidates, "most": rank.lists}
@@ -117,14 +121,19 @@ def _lists(learned: Learned) -> tuple[list[Window], Window | None]:
         found = Window(*both)
         return found if found.kinds else None
 
+    def add(number: int) -> None:
+        window, later = learned.windows[number], learned.windows[number + 1 :]
+        if found := made(window.followed_by([*later, learned.valid])):
+            latest.append(found)
+            known.append(found.learning(window.followed_by(later)))
+
     final = {name: value.clone() for name, value in model.state_dict().items()}
-    windows: list[Window | None] = []
-    for number, window in enumerate(learned.windows[1:], start=1):
+    for number in range(1, len(learned.windows)):
         prefix = f"{number}/"
         then = {k.removeprefix(prefix): v for k, v in learned.before.items() if k.startswith(prefix)}
         model.load_state_dict(then or final)  # fewer epochs than windows: the last ones were never learned
-        windows.append(made(window))
+        add(number)
     model.load_state_dict(final)
-    if not any(windows):
-        windows = [made(learned.windows[0])]
-    return [window for window in windows if window is not None], made(learned.valid)
+    if not known:
+        add(0)
+    return known, made(learned.valid), latest

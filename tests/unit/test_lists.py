@@ -9,6 +9,7 @@ from recsys.constants import SLOT_NOT_SAID
 from recsys.graph import PlaceLabels
 from recsys.models.config import ModelConfig
 from recsys.models.model import RecModel
+from recsys.training import ranking
 from recsys.training.evaluation import embed
 from recsys.training.inputs import Prepared, prepare, size_config
 from recsys.training.lists import ListBatch, Lists, draw_batch, window_lists
@@ -107,3 +108,39 @@ def test_what_is_left_stands_for_what_is_not(prepared: Prepared) -> None:
     free = (lists.there & ~lists.liked)[rows].sum(dim=1)
     weight = batch.log_weight.masked_fill(batch.positive, -torch.inf).exp().sum(dim=1)
     torch.testing.assert_close(weight, free.float())
+
+
+def test_a_list_learns_what_came_in_later_windows_too() -> None:
+    """By ids: users and places are numbered anew in every snapshot, and who came later is not among them."""
+    world = Planted(n_users=60, n_places=50, weeks=4, visits=4)
+    first, later = (world.snapshot(week) for week in (2, 3))
+    gone = later.data.clone()  # a later snapshot whose users and places have other numbers, and two that are new
+    gone["user"].user_id, gone["place"].place_id = gone["user"].user_id + 2, gone["place"].place_id + 1
+    config = size_config([first, later], ModelConfig())
+    one, two = prepare(first, config), prepare(replace(later, data=gone), config)
+    both = one.followed_by([two])
+    expected = {(u, p, s) for u, p, s in zip(one.user.tolist(), one.place.tolist(), one.slot.tolist(), strict=True)}
+    ids = {int(x): row for row, x in enumerate(first.data["user"].user_id)}
+    places = {int(x): row for row, x in enumerate(first.data["place"].place_id)}
+    for u, p, s in zip(two.user.tolist(), two.place.tolist(), two.slot.tolist(), strict=True):
+        user, place = int(gone["user"].user_id[u]), int(gone["place"].place_id[p])
+        if user in ids and place in places:
+            expected.add((ids[user], places[place], s))
+    found = list(zip(both.user.tolist(), both.place.tolist(), both.slot.tolist(), strict=True))
+    assert len(found) == len(set(found)) > len(one.user)
+    assert set(found) == expected
+    assert both.positive_keys.tolist() == sorted({u * 50 + p for u, p, _ in expected})
+    wide, narrow = lists_of(both), lists_of(both).learning(one)
+    assert torch.equal(narrow.place, wide.place)
+    assert torch.equal(narrow.liked, one.is_positive(narrow.user[:, None], narrow.place))
+    assert bool((wide.liked >= narrow.liked).all())
+    assert bool((wide.liked > narrow.liked).any())
+
+
+def test_a_list_without_a_positive_is_not_learned(prepared: Prepared) -> None:
+    lists = lists_of(prepared)
+    some = replace(lists, liked=lists.liked & (torch.arange(len(lists.user)) % 2 == 0)[:, None])
+    batches = ranking._batches([some], 7, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat([chosen for _, chosen, _ in batches]).tolist()) == [
+        row for row in range(len(lists.user)) if bool(some.liked[row].any())
+    ]

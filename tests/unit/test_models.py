@@ -202,6 +202,58 @@ def test_the_head_broadcasts_users_over_candidates(config: ModelConfig) -> None:
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_the_place_head_is_the_mean_of_members_that_are_networks_of_their_own(config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    head = PlaceHead(replace(config, members=3)).eval()
+    nn.init.normal_(head.wide.weight)
+    u, p, ctx, inputs = (torch.randn(4, 5, d) for d in (D_MODEL, D_MODEL, 16, D_PLACE_INPUT))
+    head.use(["counters", "cosine"])
+    shallow = head.trunk.shallow(u, p, inputs)
+    alone = []
+    for k in range(3):
+        network, line = _member(head, k)
+        alone.append((network(torch.cat([shallow, ctx], dim=-1)) + line(shallow))[..., 0])
+    torch.testing.assert_close(head.members(u, p, ctx, inputs), torch.stack(alone), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(head(u, p, ctx, inputs), torch.stack(alone).mean(dim=0), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(alone[0], alone[1], atol=0.1), "members start apart"
+
+
+def test_a_committee_of_one_is_one_network(config: ModelConfig) -> None:
+    """The sum of the parts is the head that had a narrow path and a line, without a committee."""
+    torch.manual_seed(0)
+    head = PlaceHead(replace(config, members=1)).eval()
+    u, p, ctx, inputs = (torch.randn(4, d) for d in (D_MODEL, D_MODEL, 16, D_PLACE_INPUT))
+    shallow = head.trunk.shallow(u, p, inputs)
+    network, line = _member(head, 0)
+    deep = head.deep(head.trunk(u, p, ctx, shallow))
+    expected = network(torch.cat([shallow, ctx], dim=-1)) + line(shallow) + deep
+    torch.testing.assert_close(head(u, p, ctx, inputs), expected[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_member_learns_as_if_it_were_alone(config: ModelConfig) -> None:
+    """No gradient of one member's loss reaches another."""
+    torch.manual_seed(0)
+    head = PlaceHead(replace(config, members=3)).eval()
+    head.use([])
+    u, p, ctx, inputs = (torch.randn(4, d) for d in (D_MODEL, D_MODEL, 16, D_PLACE_INPUT))
+    head.members(u, p, ctx, inputs)[1].sum().backward()
+    for weight in (*head.narrow.parameters(), head.wide.weight):
+        assert weight.grad is not None
+        assert [bool(part.any()) for part in weight.grad] == [False, True, False]
+
+
+def _member(head: PlaceHead, k: int) -> tuple[nn.Sequential, nn.Linear]:
+    """A member's narrow network and its line, as plain layers."""
+    layers: list[nn.Module] = []
+    for weight, bias in zip(head.narrow.weights, head.narrow.biases, strict=True):
+        layer = nn.Linear(weight.shape[1], weight.shape[2])
+        layer.weight.data, layer.bias.data = weight[k].t(), bias[k, 0]
+        layers += [layer, nn.ReLU()]
+    line = nn.Linear(head.wide.in_features, 1, bias=False)
+    line.weight.data = head.wide.weight[k : k + 1]
+    return nn.Sequential(*layers[:-1]), line
+
+
 @pytest.mark.parametrize("part", PlaceHead.MAY_USE)
 def test_what_the_head_does_not_use_changes_nothing(config: ModelConfig, part: str) -> None:
     torch.manual_seed(0)
@@ -239,8 +291,9 @@ def test_config_round_trip_and_refusals() -> None:
         ModelConfig(inputs=("offline",))
     with pytest.raises(ConfigError, match="gate_hidden must be at least 0"):
         ModelConfig(gate_hidden=-1)
-    with pytest.raises(ConfigError, match="n_layers must be at least 1"):
-        ModelConfig(n_layers=0)
+    for name in ("n_layers", "members"):
+        with pytest.raises(ConfigError, match=f"{name} must be at least 1"):
+            ModelConfig(**{name: 0})
     with pytest.raises(ConfigError, match="aggregation must be one of"):
         ModelConfig(aggregation="max")  # type: ignore[arg-type]
 
@@ -347,4 +400,15 @@ def test_an_artifact_that_does_not_fit_is_refused(tmp_path: Path, model: RecMode
         Ranker.load(artifact)
     artifact = save_artifact(tmp_path, "v2", {"config": {}}, tables={}, tensors={MODEL: model.state_dict()})
     with pytest.raises(ArtifactError, match="no usable model config"):
+        Ranker.load(artifact)
+
+
+def test_a_version_from_before_the_committee_is_refused(tmp_path: Path, model: RecModel, config: ModelConfig) -> None:
+    """Its place head had one network, under other names, and its configuration no number of members."""
+    narrow = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Dropout(), nn.Linear(2, 1))
+    before = {k: v for k, v in model.state_dict().items() if "heads.place.narrow" not in k}
+    before |= {f"heads.place.narrow.{k}": v for k, v in narrow.state_dict().items()}
+    known = {k: v for k, v in config.to_dict().items() if k != "members"}
+    artifact = save_artifact(tmp_path, "v1", {"config": {"model": known}}, tables={}, tensors={MODEL: before})
+    with pytest.raises(ArtifactError, match="version v1 does not fit this code's heads"):
         Ranker.load(artifact)

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources
+from recsys.sources.alike import Alike
+from recsys.sources.items import TASTES
 from recsys.training.place_baselines import ItemKNN
 
-N, M, K = 40, 30, 4
+N, M, K, T = 40, 30, 4, 9
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,10 @@ def memory() -> Memory:
     categories = np.zeros((M, K), dtype=np.float32)
     categories[np.arange(M), rng.integers(0, K, M)] = 1
     categories[:5, 0] = 1  # some have two
+    tags = np.zeros((M, T), dtype=np.float32)
+    tags[np.arange(M), rng.integers(0, T, M)] = 1
+    tags[3:9, 1] = 1
+    tags[9] = 0  # one has none
     return Memory.of(
         (pairs // M, pairs % M),
         rng.integers(1, 6, len(pairs)).astype(np.float32),
@@ -30,6 +37,7 @@ def memory() -> Memory:
         (np.concatenate([a, b]), np.concatenate([b, a])),
         city,
         categories,
+        tags,
         N,
     )
 
@@ -45,12 +53,20 @@ def test_signals_equal_a_loop(memory: Memory, sources: PlaceSources) -> None:
     count, age = memory.counts.toarray(), memory.ages.toarray()
     friends, seen = memory.friends.toarray(), memory.counts.toarray()[:, :20] > 0
     visitors = seen.sum(axis=0)
-    kinds = memory.categories / memory.categories.sum(axis=1, keepdims=True)
-    shares = (kinds[:20] * visitors[:, None]).sum(axis=0) + 1e-6
-    shares = shares / shares.sum()
+    unit = seen * np.log(N / np.maximum(visitors, 1))
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+    fading = seen * np.exp(-age[:, :20] / 60)
     for u in range(N):
-        taste = sum((kinds[p] for p in range(M) if count[u, p]), np.zeros(K))
-        taste = (taste + 5 * shares) / (taste.sum() + 5)
+        peers = np.array([unit[u] @ unit[v] if v != u else 0 for v in range(N)])  # fewer than are asked: all of them
+        fits = {}
+        for name, multi_hot in (("category", memory.categories), ("tag", memory.tags)):
+            kinds = multi_hot / np.maximum(multi_hot.sum(axis=1, keepdims=True), 1)
+            shares = (kinds[:20] * visitors[:, None]).sum(axis=0) + 1e-6
+            shares = shares / shares.sum()
+            taste = sum((kinds[p] for p in range(M) if count[u, p]), np.zeros(kinds.shape[1]))
+            taste = (taste + 5 * shares) / (taste.sum() + 5)
+            fits[name] = np.log(kinds @ taste + 1e-4)
+            fits[f"{name}_lift"] = fits[name] - np.log(kinds @ shares + 1e-4)
         last = min((age[u, p] for p in range(20) if count[u, p]), default=np.inf)
         for p in range(20):
             late = [(age[:, q][count[:, q] > 0] <= 28).sum() for q in range(20)]
@@ -65,10 +81,11 @@ def test_signals_equal_a_loop(memory: Memory, sources: PlaceSources) -> None:
                 "visits_a_visitor": np.log1p(count[:, p].sum() / max(visitors[p], 1)),
                 "cosine": sum(cosine[q] for q in mine) / max(seen[u].sum(), 1),
                 "cosine_recent": sum(cosine[q] * np.exp(-age[u, q] / 60) for q in mine),
+                "alike": peers @ seen[:, p],
+                "alike_recent": peers @ fading[:, p],
                 "friends": np.log1p(sum(seen[v, p] for v in np.flatnonzero(friends[u]))),
                 "friends_share": sum(seen[v, p] for v in np.flatnonzero(friends[u])) / max(known, 1),
-                "category": np.log(kinds[p] @ taste + 1e-4),
-                "category_lift": np.log(kinds[p] @ taste + 1e-4) - np.log(kinds[p] @ shares + 1e-4),
+                **{name: values[p] for name, values in fits.items()},
                 "own_count": np.log1p(count[u, p]),
                 "own_share": count[u, p] / max(count[u, :20].sum(), 1),
                 "own_recency": np.exp(-age[u, p] / 30) if count[u, p] else 0,
@@ -106,6 +123,39 @@ def test_ease_is_its_closed_form_without_what_is_negative(memory: Memory, users:
     np.testing.assert_allclose(signals[..., PLACE_SIGNALS.index("ease")], expected, atol=1e-5)
 
 
+def test_taste_is_the_low_pass_filter_of_the_visits() -> None:
+    """More places than directions, so that some of what was seen is left out."""
+    rng = np.random.Generator(np.random.Philox(1))
+    n, m, kinds = 120, 90, np.ones((90, 1), dtype=np.float32)
+    keys, none = np.unique(rng.integers(0, n, 900) * m + rng.zipf(1.4, 900) % m), np.zeros(0, dtype=np.int64)
+    ones, city = np.ones(len(keys), dtype=np.float32), np.zeros(m, dtype=np.int64)
+    sources = PlaceSources(Memory.of((keys // m, keys % m), ones, ones, (none, none), city, kinds, kinds, n))
+    x = np.zeros((n, m))
+    x[keys // m, keys % m] = 1
+    visits, visitors = np.maximum(x.sum(axis=1), 1), np.maximum(x.sum(axis=0), 1)
+    _, _, v = np.linalg.svd(x / np.sqrt(visits)[:, None] / np.sqrt(visitors))
+    low = v[:TASTES].T @ v[:TASTES]
+    expected = (x / np.sqrt(visits)[:, None] / np.sqrt(visitors)) @ low * np.sqrt(visitors)
+    got = sources.signals(sources.ask(np.arange(n), 0), np.tile(np.arange(m), (n, 1)))
+    np.testing.assert_allclose(got[..., PLACE_SIGNALS.index("taste")], expected, atol=1e-4)
+
+
+def test_alike_are_the_nearest_alone() -> None:
+    """Of more users than count, those of the highest cosine, and nobody is one's own peer."""
+    rng = np.random.Generator(np.random.Philox(2))
+    seen = (rng.random((300, 40)) < 0.2).astype(np.float32)
+    rows = csr_array(seen)
+    alike = Alike.of(rows, csr_array(rows * 0.5), seen.sum(axis=0).astype(np.int64))
+    ever, fading = alike.ask(np.arange(5), csr_array(seen[:5]))
+    unit = seen * np.log(300 / seen.sum(axis=0))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosine = unit[:5] @ unit.T
+    cosine[np.arange(5), np.arange(5)] = 0
+    cosine[cosine < np.sort(cosine, axis=1)[:, -200:-199]] = 0
+    np.testing.assert_allclose(ever, cosine @ seen, atol=1e-4)
+    np.testing.assert_allclose(fading, ever / 2, atol=1e-4)
+
+
 def test_a_list_holds_own_places_and_says_who_named_them(memory: Memory, sources: PlaceSources) -> None:
     users = np.arange(N)
     said = sources.ask(users, 0)
@@ -135,7 +185,7 @@ def test_a_small_city_gives_all_it_has(sources: PlaceSources) -> None:
 def test_nobody_and_nowhere_to_have_been() -> None:
     none = np.zeros(0, dtype=np.int64)
     city, categories = np.zeros(3, dtype=np.int64), np.zeros((3, 2), dtype=np.float32)
-    empty = Memory.of((none, none), np.zeros(0), np.zeros(0), (none, none), city, categories, 2)
+    empty = Memory.of((none, none), np.zeros(0), np.zeros(0), (none, none), city, categories, categories, 2)
     sources = PlaceSources(empty)
     said = sources.ask(np.arange(2), 0)
     position, _ = sources.candidates(said, 5)

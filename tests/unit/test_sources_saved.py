@@ -33,7 +33,8 @@ def make(rng: np.random.Generator, n_pairs: int = 300) -> PlaceSources:
     categories = np.eye(6, dtype=np.float32)[rng.integers(6, size=N_PLACES)]
     categories[:2] = 1
     count, age = rng.integers(1, 9, n_pairs), rng.uniform(0, 200, n_pairs)
-    return PlaceSources(Memory.of(pairs, count, age, ties, rng.choice([0, 2], N_PLACES), categories, N_USERS))
+    tags, city = rng.integers(2, size=(N_PLACES, 11)).astype(np.float32), rng.choice([0, 2], N_PLACES)
+    return PlaceSources(Memory.of(pairs, count, age, ties, city, categories, tags, N_USERS))
 
 
 @pytest.mark.parametrize("n_pairs", [300, 0])
@@ -41,7 +42,8 @@ def test_what_the_sources_say_survives_an_artifact(tmp_path: Path, monkeypatch: 
     rng = np.random.default_rng(0)
     before = make(rng, n_pairs)
     artifact = save_artifact(tmp_path, "v1", {}, tables={}, tensors={SOURCES: before.tensors()})
-    monkeypatch.setattr(fitting, "_item_models", lambda *_: pytest.fail("fitted again"))
+    for name in ("item_models", "tastes"):
+        monkeypatch.setattr(fitting, name, lambda *_: pytest.fail("fitted again"))
     after = PlaceSources.load(artifact.tensors(SOURCES))
     users = np.arange(N_USERS)
     for city in (0, 2):
@@ -53,6 +55,8 @@ def test_what_the_sources_say_survives_an_artifact(tmp_path: Path, monkeypatch: 
             np.testing.assert_array_equal(said[1].named[name], values, err_msg=name)
         for name in ("cosine", "age", "taste", "user"):
             np.testing.assert_array_equal(getattr(said[1], name), getattr(said[0], name), err_msg=name)
+        for one, other in zip((*said[0].kinds, *said[0].alike), (*said[1].kinds, *said[1].alike), strict=True):
+            np.testing.assert_array_equal(other, one)
         found = [x.candidates(y, 20, near) for x, y in zip((before, after), said, strict=True)]
         np.testing.assert_array_equal(found[1][0], found[0][0])
         np.testing.assert_array_equal(found[1][1], found[0][1])
@@ -76,7 +80,7 @@ def test_a_request_may_say_where_the_user_was_by_now():
     assert sources.ask(np.array([3]), 0).named["own"].any()
 
 
-@pytest.mark.parametrize("missing", ["city", "counts.data", "ages", "friends.indptr", "ease.indices"])
+@pytest.mark.parametrize("missing", ["city", "counts.data", "ages", "friends.indptr", "ease.indices", "tags", "tastes"])
 def test_tensors_that_are_not_all_there_are_refused(missing: str):
     tensors = make(np.random.default_rng(2)).tensors()
     del tensors[missing]
@@ -85,7 +89,16 @@ def test_tensors_that_are_not_all_there_are_refused(missing: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "cut"), [("ages", 1), ("categories", 1), ("similar.indptr", 1), ("counts.indptr", 1), ("friends.data", 1)]
+    ("name", "cut"),
+    [
+        ("ages", 1),
+        ("categories", 1),
+        ("tags", 1),
+        ("tastes", 1),
+        ("similar.indptr", 1),
+        ("counts.indptr", 1),
+        ("friends.data", 1),
+    ],
 )
 def test_tensors_that_do_not_fit_together_are_refused(name: str, cut: int):
     tensors = make(np.random.default_rng(2)).tensors()

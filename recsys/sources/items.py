@@ -1,0 +1,112 @@
+"""What is learned of one city's places from who was where: which go together, and which kinds people like."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import svds
+
+from recsys.sources.rows import Floats, Ints, matrix, row_of, strongest
+
+TASTES: Final = 64  # directions that `tastes` keeps
+_NEIGHBOURS: Final = 200  # of a place, by each similarity
+_PENALTY: Final = 500.0  # of EASE
+_EASE_LIMIT: Final = 12_000  # side of the matrix to invert: 0.6 GB in float32, and two more beside it
+_SMOOTH: Final = 5.0  # visits at the city's shares that what a user went to is mixed with
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What the C places of a city are, by categories or by tags, K of them.
+
+    Attributes:
+        rows: CSR (C, K), each place's kinds, which add up to 1. shares: (K,) of the city's visitors.
+        usual: (C,) log of how well a place fits the whole city.
+    """
+
+    rows: csr_array
+    shares: Floats
+    usual: Floats
+
+    @classmethod
+    def of(cls, rows: csr_array, visitors: Ints) -> "Kinds":
+        """Of places that so many users had been at."""
+        weight = visitors.astype(np.float32) @ rows + 1e-6
+        shares = (weight / weight.sum()).astype(np.float32)
+        return cls(rows, shares, np.log(rows @ shares + 1e-4))
+
+    def fits(self, taste: Floats) -> Floats:
+        """(B, K) visits by kind → (B, C) log of how well each place fits them, few of them mixed with the city's."""
+        mixed = (taste + _SMOOTH * self.shares) / (taste.sum(axis=1, keepdims=True) + _SMOOTH)
+        out: Floats = np.log((self.rows @ mixed.T).T + 1e-4)
+        return out
+
+
+def shares_of(kinds: npt.NDArray[np.floating]) -> csr_array:
+    """(M, K) multi-hot → CSR whose rows add up to 1; one of no kind stays empty."""
+    rows = csr_array(kinds.astype(np.float32))
+    return csr_array(diags_array(1 / np.maximum(rows.sum(axis=1), 1).astype(np.float32)) @ rows)
+
+
+def item_models(seen: csr_array, visitors: Ints) -> tuple[csr_array, csr_array]:
+    """Cosine of the visitors of two places, and EASE's weights: of each place the largest. (C, C) each."""
+    n = len(visitors)
+    there = np.flatnonzero(visitors > 0)
+    if len(there) < 2:
+        return csr_array((n, n), dtype=np.float32), csr_array((n, n), dtype=np.float32)
+    x = csr_array(seen[:, there])
+    x = csr_array(x[np.diff(x.indptr) > 0])
+    cosine = csr_array(x @ diags_array((1.0 / np.sqrt(visitors[there])).astype(np.float32)))
+    similar = strongest(csr_array(cosine.T @ cosine), _NEIGHBOURS)
+    ease = strongest(_ease(x), _NEIGHBOURS) if min(x.shape) <= _EASE_LIMIT else csr_array(similar.shape)
+    return tuple(matrix(m.data, (there[row_of(m)], there[m.indices]), (n, n)) for m in (similar, ease))
+
+
+def _ease(x: csr_array) -> Floats:
+    """EASE's weights (Steck, WWW 2019), (M, M) float32 with zero diagonal, of binary visits (U, M).
+
+    From the users' side where they are fewer: P = (I - XᵀKX) / λ with K = (XXᵀ + λI)⁻¹.
+    """
+    by_user = x.shape[0] < x.shape[1]
+    gram = torch.from_numpy((x @ x.T if by_user else x.T @ x).toarray())
+    gram.diagonal().add_(_PENALTY)
+    # positive definite: by Cholesky factors in a third of the time of a general inverse, and rounded less
+    inverse: Floats = torch.cholesky_inverse(torch.linalg.cholesky(gram)).numpy()
+    if by_user:
+        # products of few visits with a dense matrix: a twentieth of the time of dense ones
+        transposed = csr_array(x.T)
+        inverse = transposed @ np.ascontiguousarray((transposed @ inverse).T) / -_PENALTY
+        inverse[np.diag_indices_from(inverse)] += 1 / _PENALTY
+    weights: Floats = inverse / -inverse.diagonal()[None]
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+def tastes(seen: csr_array, visitors: Ints) -> Floats:
+    """What many have in common, as the main directions of who was where: what a pair of places is too rare to tell.
+
+    The ideal low-pass filter of "How powerful is graph convolution for recommendation?" (Shen et al., CIKM 2021), by
+    itself: with V the first right singular vectors of the visits over the roots of both sides' numbers, and D the
+    places' visitors, a user's visits x become x D^-1/2 V Vᵀ D^1/2.
+
+    Args:
+        seen: CSR (N, C), 1 where a user was. visitors: (C,).
+
+    Returns:
+        F = D^-1/2 V, (C, TASTES) float32: what x becomes is (x F) Fᵀ D. Columns that a small city lacks are 0.
+    """
+    out = np.zeros((len(visitors), TASTES), dtype=np.float32)
+    rows, there = np.diff(seen.indptr) > 0, np.flatnonzero(visitors > 0)
+    x = csr_array(seen[rows][:, there], dtype=np.float64)
+    k = min(TASTES, min(x.shape) - 1)
+    if k < 1:
+        return out
+    scale = 1 / np.sqrt(visitors[there])
+    x = csr_array(diags_array(1 / np.sqrt(np.diff(x.indptr))) @ x @ diags_array(scale))
+    # begins at a vector of its own, so the same visits always make the same factors
+    _, _, directions = svds(x, k=k, v0=np.ones(min(x.shape)))
+    out[there, :k] = directions.T * scale[:, None]
+    return out
