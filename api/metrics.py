@@ -30,7 +30,7 @@ _SCORE: Final = (.01, .02, .05, .1, .2, .3, .4, .5, .6, .7, .8, .9, .95, .98)  #
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _STATES: Final = ("closed", "open", "half_open")
 
-router = APIRouter(tags=["about"])
+router = APIRouter()
 
 
 class Metrics:
@@ -180,7 +180,7 @@ def _events(state: State) -> Iterator[Metric]:
     yield from (taken, again, behind)
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get("/metrics", include_in_schema=False)  # the contract is docs/openapi.json; this format is Prometheus' own
 async def metrics(request: Request) -> Response:
     """What this process has done, in Prometheus' text format (OpenMetrics where it is asked for)."""
     said: Metrics = request.app.state.metrics

@@ -6,8 +6,6 @@ does, in both.
 """
 
 import contextlib
-import io
-import logging
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -32,6 +30,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
 from recsys.features.cache import PlaceCache
 from recsys.features.format import Rows, decode, floats, value
+from recsys.features.lean import quiet
 from recsys.features.wire import Wire
 from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.taxonomy import CITY, Widths
@@ -104,7 +103,7 @@ class FeatureStore:
         views = [v for v in objects if isinstance(v, FeatureView)]
         sources = [v.batch_source for v in views if isinstance(v.batch_source, FileSource)]
         self._data_dir.mkdir(parents=True, exist_ok=True)
-        with _quiet():
+        with quiet():
             self._store.apply([*sources, *objects])
         self._rows.clear()
         kinds = {"entities": Entity, "views": FeatureView, "services": FeatureService}
@@ -137,7 +136,7 @@ class FeatureStore:
         Raises:
             FeatureStoreUnavailable: Redis went away; running it again completes it.
         """
-        with _quiet(), self.redis_errors():
+        with quiet(), self.redis_errors():
             self._store.materialize(start + timedelta(microseconds=1), end, feature_views=[view])
 
     def mark_materialized(self, view: str, start: datetime, end: datetime) -> None:
@@ -168,7 +167,7 @@ class FeatureStore:
             frame = pd.DataFrame({name: ids[first : first + _SPINE_CHUNK] for name, ids in spine.items()})
             frame["row_id"] = np.arange(first, first + len(frame))
             frame["event_timestamp"] = pd.Timestamp(as_of).as_unit("us")
-            with _quiet():
+            with quiet():
                 job = self._store.get_historical_features(frame, self._service(service), full_feature_names=True)
                 chunk = job.to_arrow()
             if len(chunk) != len(frame):
@@ -343,15 +342,3 @@ def _filled(reply: bytes | None, width: int) -> Floats:
     if (values := floats(reply, width)) is None:
         raise DataError(f"a feature list must have {width} values (got none)")
     return values
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Feast prints its progress; the jobs show their own."""
-    level = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
