@@ -38,7 +38,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 # Before every endpoint, whatever it does
 GUARDED: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 403, 429, 503)}
-_LINKS = {"docs": "/docs", "ready": "/ready", "health": "/health", "openapi": "/openapi.json"}
+_LINKS = {"console": "/console", "docs": "/docs", "ready": "/ready", "health": "/health", "openapi": "/openapi.json"}
 
 router = APIRouter()
 

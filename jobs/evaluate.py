@@ -11,7 +11,7 @@ from jobs.oracle import Oracle, friend_aucs, known_truth
 from jobs.report import Report
 from jobs.scorecard import keep
 from recsys.artifacts import newest, open_artifact
-from recsys.lake import read_source
+from recsys.dataset import read_source
 from recsys.settings import Settings
 from recsys.training.cold import measure_cold
 from recsys.training.evaluation import METRICS, Evaluation, embed, evaluate

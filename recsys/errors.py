@@ -9,7 +9,8 @@ RecsysError
 ├── NotFound                    an id that is nowhere in the data
 │   ├── UnknownUser
 │   ├── UnknownPlace
-│   └── UnknownCity
+│   ├── UnknownCity
+│   └── UnknownVersion
 ├── Unavailable                 a part did not answer within its deadline
 │   ├── FeatureStoreUnavailable
 │   ├── IndexUnavailable
@@ -63,6 +64,10 @@ class UnknownPlace(NotFound):
 
 class UnknownCity(NotFound):
     """No such city."""
+
+
+class UnknownVersion(NotFound):
+    """No such model version is loaded."""
 
 
 class Unavailable(RecsysError):
