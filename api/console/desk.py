@@ -1,7 +1,11 @@
 """What the console's endpoints share."""
 
-from typing import Annotated
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
 
+import pyarrow.parquet as pq
 from fastapi import Depends, Request
 
 from api.dataset import world_of
@@ -10,6 +14,8 @@ from recsys.artifacts import Artifact
 from recsys.directory import Directory
 from recsys.settings import Settings
 
+ORACLE: Final = "oracle.parquet"
+
 
 class Desk:
     """One app's. Where things are, and the directory of the data set that serves."""
@@ -17,12 +23,51 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._directories: dict[str, Directory] = {}
+        self._oracles: dict[str, OracleLists] = {}
+
+    def oracle(self, state: State) -> "OracleLists":
+        """Of the data set of a version."""
+        world = _world(state)
+        return self._oracles.setdefault(world, OracleLists(self.settings.reports / ORACLE, world))
 
     def directory(self, state: State) -> Directory:
         """Names and positions of the data set of a version."""
-        artifact = artifact_of(state)
-        world = "" if artifact is None else world_of(artifact)
+        world = _world(state)
         return self._directories.setdefault(world, Directory(self.settings.lake, world))
+
+
+class OracleLists:
+    """The lists that `recsys evaluate` wrote, read again when they change. Safe for use from several threads.
+
+    Args:
+        path: the file; it need not exist.
+        world: the data set that is asked about.
+    """
+
+    def __init__(self, path: Path, world: str) -> None:
+        self._path, self._world = path, world
+        self._lock = threading.Lock()
+        self._read: tuple[int, Mapping[tuple[int, int | None], list[int]]] = (0, {})
+
+    def lists(self) -> Mapping[tuple[int, int | None], list[int]]:
+        """Ids of places, best first, by user and time slot (None: not said); blocks where the file has changed."""
+        with self._lock:
+            try:
+                changed = self._path.stat().st_mtime_ns
+                if changed != self._read[0]:
+                    table = pq.read_table(self._path)
+                    mine = (table.schema.metadata or {}).get(b"world") == self._world.encode()
+                    columns = (table[name].to_pylist() for name in ("user_id", "time_slot", "place_ids"))
+                    lists = {(u, s): p for u, s, p in zip(*columns, strict=True)} if mine else {}
+                    self._read = changed, lists
+            except FileNotFoundError:
+                return {}
+            return self._read[1]
+
+
+def _world(state: State) -> str:
+    artifact = artifact_of(state)
+    return "" if artifact is None else world_of(artifact)
 
 
 def artifact_of(state: State) -> Artifact | None:

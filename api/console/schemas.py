@@ -149,4 +149,21 @@ class PopularResponse(BaseModel):
     request_id: str
 
 
+class OraclePlace(Named):
+    """One place."""
+
+    place_id: int
+    name: str
+    neighborhood_name: str
+
+
+class OracleResponse(BaseModel):
+    """The best that any model could answer; empty for somebody of whom it was not written down."""
+
+    there: bool = Field(description="the lists of this data set are there")
+    examples: list[int] = Field(description="some of the users of whom there is one")
+    recommendations: list[OraclePlace]
+    degraded: list[str] = Field(description=DEGRADED)
+
+
 Text = Annotated[str, Field(max_length=200)]

@@ -61,9 +61,10 @@ function Why({ name, parts, body }) {
   </details>`;
 }
 
-export function Moved({ move }) {
+/** `alone`: the other list stands beside it, so what it has not is only here. */
+export function Moved({ move, alone }) {
   if (!move) return null;
-  if (move.was === null) return html`<span class="moved new">new</span>`;
+  if (move.was === null) return html`<span class="moved new">${alone ? "only here" : "new"}</span>`;
   if (move.was === move.now) return null;
   const up = move.was > move.now;
   return html`<span class=${`moved ${up ? "up" : "down"}`} title=${`was ${move.was}`}><span aria-hidden="true">${up ? "▲" : "▼"}${Math.abs(move.was - move.now)}</span><span class="sr">${up ? "up" : "down"} from ${move.was}</span></span>`;

@@ -2,10 +2,11 @@
 
 import { html, render, useEffect, useState } from "../vendor/htm-preact.js";
 import { get, keySet, onKey, setKey } from "./api.js";
+import { Compare } from "./compare.js";
 import { Explore } from "./explore.js";
 import { Name, Problem, useAddress, useLoad } from "./ui.js";
 
-const VIEWS = { explore: ["Explore", Explore] };
+const VIEWS = { explore: ["Explore", Explore], compare: ["Compare", Compare] };
 
 function Banner({ degraded, ready }) {
   const said = [...new Set(degraded)];
