@@ -66,8 +66,8 @@ def copied(made: Installation, root: Path) -> Installation:
 @contextmanager
 def serving(made: Installation, **env: str) -> Iterator[str]:
     """`recsys serve` as a user starts it, stopped by Ctrl-C; the address."""
-    base = f"http://127.0.0.1:{made.env['RECSYS_PORT']}"
-    log = made.root / "served.log"
+    port = (made.env | env)["RECSYS_PORT"]
+    base, log = f"http://127.0.0.1:{port}", made.root / f"served-{port}.log"
     with log.open("ab") as out:
         server = subprocess.Popen(
             [sys.executable, "-m", "jobs", "serve"], env=made.env | env, cwd=ROOT, stdout=out, stderr=out

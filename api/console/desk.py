@@ -1,9 +1,11 @@
 """What the console's endpoints share."""
 
+import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import pyarrow.parquet as pq
 from fastapi import Depends, Request
@@ -12,6 +14,7 @@ from api.dataset import world_of
 from api.state import State
 from recsys.artifacts import Artifact
 from recsys.directory import Directory
+from recsys.errors import JobRefused
 from recsys.settings import Settings
 
 ORACLE: Final = "oracle.parquet"
@@ -22,6 +25,9 @@ class Desk:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.asking = Turns("another query is being answered, and others wait")  # of the lake
+        self.operating = Turns("another command that changes what serves is at work", most=1)
+        self.answers: dict[str, tuple[Any, Any]] = {}  # to queries, each with what it was read from
         self._directories: dict[str, Directory] = {}
         self._oracles: dict[str, OracleLists] = {}
 
@@ -34,6 +40,35 @@ class Desk:
         """Names and positions of the data set of a version."""
         world = _world(state)
         return self._directories.setdefault(world, Directory(self.settings.lake, world))
+
+
+class Turns:
+    """One at a time; few may wait, since who waits takes the place of a request that could be answered.
+
+    Args:
+        busy: what is said to more.
+        most: at work and waiting.
+    """
+
+    def __init__(self, busy: str, most: int = 3) -> None:
+        self._busy, self._most = busy, most
+        self._lock, self._there = asyncio.Lock(), 0
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Wait for one's turn.
+
+        Raises:
+            JobRefused: too many wait already.
+        """
+        if self._there >= self._most:
+            raise JobRefused(self._busy)
+        self._there += 1
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self._there -= 1
 
 
 class OracleLists:

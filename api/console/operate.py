@@ -1,6 +1,7 @@
 """How the service and its data are: versions and what they reach, freshness, quality, and the reports as pages."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,20 +13,24 @@ from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse
 
-from api.console.desk import AtDesk
+from api.console.desk import AtDesk, Desk
+from api.console.job import run_command
 from api.console.operate_schemas import (
     EpochOut,
     FreshOut,
     MeasuredOut,
     MethodOut,
     OperationsOut,
+    PublishedOut,
+    PublishRequest,
     SuiteOut,
     VersionOut,
     VersionsOut,
 )
 from api.dataset import wall
 from api.fleet import Fleet
-from api.routes import ERRORS, Live
+from api.keys import Operator
+from api.routes import ERRORS, PROBLEM, Live
 from recsys import services
 from recsys.aggregates import VIEWS
 from recsys.artifacts import MANIFEST, versions
@@ -35,12 +40,14 @@ from recsys.recommend.reads import answering
 from recsys.schemas import TABLES
 from recsys.settings import Settings
 
+_DEADLINE_S: Final = 300.0
 _NEWEST: Final = 20
 _JOBS: Final = ("generate", "ingest", "validate", "materialize", "train", "evaluate", "publish")
 _PAGES: Final = ("training.html", "world.html", "quality/index.html")
 _EVALUATION: Final = "evaluation.parquet"
 # A report has its styles and pictures in itself, and nothing that runs.
 _REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+REFUSED: Final = PROBLEM | {"description": "the command ended without having done it, and says why"}
 Page = Annotated[str, PathParameter(pattern=r"^(quality/(docs/)?)?[a-z0-9_]{1,64}\.html$")]
 
 router = APIRouter(prefix="/console", tags=["console"], responses=ERRORS)
@@ -82,6 +89,27 @@ async def report(page: Page, desk: AtDesk) -> HTMLResponse:
     except FileNotFoundError as error:
         raise NotFound(f"there is no report {page}: the job that writes it has not run") from error
     return HTMLResponse(content, headers={"content-security-policy": _REPORT_POLICY})
+
+
+@router.post("/publish", responses={409: REFUSED})
+async def publish(body: PublishRequest, desk: AtDesk, _: Operator) -> PublishedOut:
+    """`recsys publish`: refused where the version is worse than the one that serves, unless `force` is said."""
+    force = ["--force"] if body.force else []
+    return await _operate(desk, "publish", "--version", body.version, *force)
+
+
+@router.post("/rollback", responses={409: REFUSED})
+async def rollback(desk: AtDesk, _: Operator) -> PublishedOut:
+    """`recsys rollback`: the version before is live again."""
+    return await _operate(desk, "rollback")
+
+
+async def _operate(desk: Desk, *args: str) -> PublishedOut:
+    async with desk.operating.take():
+        printed = await run_command(desk.settings, *args, "--json", deadline_s=_DEADLINE_S)
+    said = json.loads(printed)
+    compared = said.get("compared") or {}
+    return PublishedOut(version=said["version"], sentence=compared.get("sentence"))
 
 
 def _versions(settings: Settings, live: str | None, loaded: set[str]) -> list[VersionOut]:

@@ -1,6 +1,11 @@
 """Answers of the console's endpoints about operating."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
+
+from api.fields import Strict
+from recsys.artifacts import VERSION
 
 
 class MethodOut(BaseModel):
@@ -93,3 +98,17 @@ class OperationsOut(BaseModel):
     refused: str | None
     suites: list[SuiteOut]
     reports: list[str] = Field(description="pages that are there, under /console/reports/")
+
+
+class PublishRequest(Strict):
+    """Which version is to answer."""
+
+    version: Annotated[str, Field(strict=True, pattern=VERSION.pattern)]
+    force: Annotated[bool, Field(strict=True)] = Field(default=False, description="also one that is worse")
+
+
+class PublishedOut(BaseModel):
+    """What is live now; a running API follows within a second."""
+
+    version: str
+    sentence: str | None = Field(description="how it compares with the version that served")

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Open, Served, panel
+from tests.browser.conftest import Open, Served, decimals, panel
 
 USER = 42
 LENGTH = 15
@@ -39,7 +39,7 @@ def test_popularity_stands_beside_the_model_and_what_moved_is_marked(look: Open,
     gain = panel(page, "gain")
     expect(gain).to_contain_text(f"{tested['model']['ndcg'] / tested['popularity']['ndcg']:.1f} times popularity's")
     for method, row in tested.items():
-        expect(gain).to_contain_text(f"{method.replace('_', ' ')}{row['ndcg']:.3f}")
+        expect(gain).to_contain_text(f"{method.replace('_', ' ')}{decimals(row['ndcg'])}")
     picture(page, "compare")
 
 

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import BACKWARDS, LONG, SCRIPT, Open, Served, panel
 
-VIEWS = ("explore", "compare")
+VIEWS = ("explore", "compare", "operate", "data")
 MOST_BYTES = 300_000
 MOST_REQUESTS = 30
 LIGHT, DARK = "rgb(247, 245, 241)", "rgb(20, 19, 18)"

@@ -51,10 +51,39 @@ export async function ask(method, path, body) {
     throw new ApiError("The API does not answer.", 0, call);
   } finally {
     call.ms = performance.now() - began;
+    note(call);
   }
   call.status = response.status;
   if (!response.ok) throw new ApiError(call.answer?.detail ?? response.statusText, response.status, call);
   return { data: call.answer, call };
+}
+
+/** Milliseconds of the calls of this page, the last hundred of each kind. */
+const times = new Map();
+export const callsSoFar = () => times;
+
+function note({ method, path, ms }) {
+  const name = `${method} ${path.split("?")[0].replace(/\/\d+$/, "/…")}`;
+  const kept = times.get(name) ?? [];
+  kept.push(ms);
+  times.set(name, kept.slice(-100));
+}
+
+/** The same for what is no JSON. */
+export async function getText(path) {
+  const call = { method: "GET", path, body: undefined, status: 0, ms: 0, answer: null };
+  const began = performance.now();
+  let response;
+  let data;
+  try {
+    response = await fetch(path, { headers: secret ? { "x-api-key": secret } : {} });
+    data = await response.text();
+  } catch {
+    throw new ApiError("The API does not answer.", 0, call);
+  }
+  Object.assign(call, { ms: performance.now() - began, status: response.status });
+  if (!response.ok) throw new ApiError(response.statusText, response.status, call);
+  return { data, call };
 }
 
 export const get = (path) => ask("GET", path);

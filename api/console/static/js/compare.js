@@ -117,7 +117,7 @@ function Side({ one, load, items, other, ways, taxonomy, details, slots, at, go,
         </li>`;
       })}
     </ol>
-  </${Panel}>`;
+  <//>`;
 }
 
 /** How much the model finds over the simple methods, as it was measured. */
@@ -130,5 +130,5 @@ function Gain({ tested }) {
     source=${html`<${Source} text="recsys evaluate" label="recsys evaluate" />`}>
     <p class="lead">${times ? html`On the test weeks the model's lists are worth <strong class="num">${number(times, 1)} times</strong> popularity's${of.oracle ? html`, and <strong class="num">${percent(of.model.ndcg / of.oracle.ndcg)}</strong> of the best possible` : ""}.` : "As measured on the test weeks."} <span class="muted">NDCG@10 over ${number(tested.users)} people, from ${tested.test_from.slice(0, 10)} on.</span></p>
     <div class="bars">${rows.map((r) => html`<div key=${r.method} class=${`taste ${r.method === "model" ? "mine" : ""}`}><span>${words(r.method)}</span><span class="track" aria-hidden="true"><span class="fill" style=${{ width: `${(100 * r.ndcg) / most}%` }}></span></span><span class="num">${number(r.ndcg, 3)}</span></div>`)}</div>
-  </${Panel}>`;
+  <//>`;
 }

@@ -198,7 +198,7 @@ export function Explore({ at, go, about, taxonomy, degraded }) {
               active=${active === item.place_id} onActive=${setActive} onEvent=${who.made ? null : onEvent} onCompany=${who.made ? null : setTarget} explain=${explainBody(item)} done=${done[item.place_id]} />`,
           )}
         </ol>
-      </${Panel}>
+      <//>
     </div>
 
     <div class="end">
@@ -214,7 +214,7 @@ export function Explore({ at, go, about, taxonomy, degraded }) {
                   onVisit=${(p) => go({ user: p.user_id, city: undefined, area: undefined })} explain=${compact({ ...peopleBody, person_id: item.user_id })} />`,
               )}
             </ol>
-          </${Panel}>
+          <//>
           <${Group} me=${person.data} group=${group} setGroup=${setGroup} strategy=${strategy} setStrategy=${setStrategy} together=${together} />`}
     </div>
   </div>`;
@@ -240,5 +240,5 @@ function Group({ me, group, setGroup, strategy, setStrategy, together }) {
         </li>`,
       )}
     </ol>
-  </${Panel}>`;
+  <//>`;
 }

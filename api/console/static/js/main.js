@@ -3,10 +3,12 @@
 import { html, render, useEffect, useState } from "../vendor/htm-preact.js";
 import { get, keySet, onKey, setKey } from "./api.js";
 import { Compare } from "./compare.js";
+import { Data } from "./data.js";
 import { Explore } from "./explore.js";
+import { Operate } from "./operate.js";
 import { Name, Problem, useAddress, useLoad } from "./ui.js";
 
-const VIEWS = { explore: ["Explore", Explore], compare: ["Compare", Compare] };
+const VIEWS = { explore: ["Explore", Explore], compare: ["Compare", Compare], operate: ["Operate", Operate], data: ["Data", Data] };
 
 function Banner({ degraded, ready }) {
   const said = [...new Set(degraded)];
@@ -56,13 +58,15 @@ function Key({ needed }) {
 
 function App() {
   const [at, go] = useAddress();
-  const [degraded, setDegraded] = useState([]);
+  const [degraded, say] = useState([]);
+  const [away, setAway] = useState(false); // a part does not answer, though no answer said so
+  const setDegraded = (names, part = false) => (say(names), setAway(part));
   const about = useLoad(async () => {
     const [said, taxonomy] = await Promise.all([get("/console/about"), get("/taxonomy")]);
     return { data: { ...said.data, taxonomy: taxonomy.data }, call: said.call };
   }, "about");
   const [, View] = VIEWS[at.view] ?? VIEWS.explore;
-  const ready = useLoad(() => get("/ready"), degraded.length ? `ready:${degraded.join()}` : null);
+  const ready = useLoad(() => get("/ready"), degraded.length || away ? `ready:${degraded.join()}` : null);
   useEffect(() => setDegraded([]), [at.view]);
   return html`
     <a class="skip" href="#main" onClick=${(e) => (e.preventDefault(), document.getElementById("main").focus())}>Skip to the content</a>
@@ -81,7 +85,7 @@ function App() {
     <${Banner} degraded=${degraded} ready=${ready.data} />
     <main id="main" tabindex="-1">
       ${about.error ? html`<div class="box lone"><${Problem} error=${about.error} onRetry=${about.reload} /></div>` : null}
-      ${about.data ? html`<${View} at=${at} go=${go} about=${about.data} taxonomy=${about.data.taxonomy} degraded=${setDegraded} />` : null}
+      ${about.data ? html`<${View} at=${at} go=${go} about=${about.data} taxonomy=${about.data.taxonomy} degraded=${setDegraded} refresh=${about.reload} />` : null}
     </main>`;
 }
 
