@@ -172,7 +172,7 @@ def picture() -> Callable[[Page, str], None]:
         if os.environ.get("PICTURES"):
             folder = ROOT / "docs" / "img"
             folder.mkdir(exist_ok=True)
-            page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=72)
+            page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=64)
             assert (folder / f"{name}.jpg").stat().st_size < 150_000
 
     return take

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Open, Served, panel, rows, shows
+from tests.browser.conftest import Open, Served, decimals, panel, rows, shows
 
 USER = 5
 
@@ -23,7 +23,7 @@ def heading(page: Page):
     return page.locator(".person-name")
 
 
-def test_a_person_is_found_by_name_with_the_keyboard_alone(look: Open, served: Served, picture):
+def test_a_person_is_found_by_name_with_the_keyboard_alone(look: Open, served: Served):
     page = look().open()
     user = next(u for u in rows(served.made.data / "lake" / "users.parquet") if u["user_id"] == USER)
     field = page.get_by_role("combobox", name="Person")
@@ -43,7 +43,6 @@ def test_a_person_is_found_by_name_with_the_keyboard_alone(look: Open, served: S
     expect(page.get_by_text("Nobody has this name or number.")).to_be_visible()
     field.fill("7")
     expect(options.first).to_contain_text("7")
-    picture(page, "explore")
 
 
 def test_surprise_me_shows_somebody_of_the_world(look: Open, served: Served):
@@ -87,6 +86,7 @@ def test_a_card_says_what_the_place_is_and_what_moved_its_score(look: Open, serv
     for said in (best["name"], best["neighborhood_name"], f"{best['score']:.3f}", *best["explanations"]):
         expect(card).to_contain_text(said)
     expect(card.get_by_role("img")).to_have_attribute("aria-label", f"price band {place['price_band']} of 0 to 4")
+    picture(page, "explore")
     card.get_by_text("Why").click()
     expect(card).to_contain_text("in the list, rank 1 of")
     expect(card.locator(".parts tr")).to_have_count(len(best["score_parts"]))
@@ -95,7 +95,6 @@ def test_a_card_says_what_the_place_is_and_what_moved_its_score(look: Open, serv
     expect(dot).to_have_text("1")
     card.hover()
     expect(dot).to_have_class("dot active")
-    picture(page, "why")
 
 
 @pytest.mark.parametrize(("kind", "said"), [("like", "Like"), ("attend", "I went")])
@@ -113,13 +112,18 @@ def test_an_event_is_taken_and_the_list_answers(look: Open, served: Served, kind
     assert [p["score"] for p in after] != [p["score"] for p in before]
     shows(page, [p["name"] for p in after])
     at = {p["place_id"]: i for i, p in enumerate(before)}
+    now = next((i for i, p in enumerate(after, 1) if p["place_id"] == picked["place_id"]), None)
+    if now is not None:
+        score = after[now - 1]["score"]
+        said = f"Rank 8 → {now}, score {decimals(picked['score'], 4)} → {decimals(score, 4)}."
+        expect(page.locator(f"#place-{picked['place_id']}")).to_contain_text(said)
     moved = sum(at.get(p["place_id"]) != i for i, p in enumerate(after))
     expect(panel(page, "places").locator(".moved")).to_have_count(moved)
     page.locator("details.history").get_by_text("Latest places").click()
     expect(page.locator("details.history li").first).to_contain_text(picked["name"])
 
 
-def test_who_would_come_and_where_all_of_them_would_go(look: Open, served: Served, picture):
+def test_who_would_come_and_where_all_of_them_would_go(look: Open, served: Served):
     page = look().open(f"#/explore?user={USER}")
     place = served.api.post("/recommend/places", json={"user_id": USER}).json()["recommendations"][1]
     page.locator(f"#place-{place['place_id']}").get_by_role("button", name="Who would come?").click()
@@ -142,8 +146,6 @@ def test_who_would_come_and_where_all_of_them_would_go(look: Open, served: Serve
     first = group.locator("ol.cards > li").first.inner_text()
     for member in answer["recommendations"][0]["members"]:
         assert f"{member['score']:.2f}" in first
-    group.scroll_into_view_if_needed()
-    picture(page, "people")
 
 
 def test_somebody_made_up_is_answered_by_what_they_like(look: Open, served: Served):

@@ -155,10 +155,10 @@ def test_a_ready_question_is_answered_as_the_lake_answers_it(look: Open, served:
     assert [cells[0] for cells in shown] == [str(row["week"]) for row in rows]
     assert [cells[1] for cells in shown] == [f"{row['interactions']:,}" for row in rows]
     expect(answer.get_by_role("img")).to_have_attribute("aria-label", re.compile("interactions by week"))
+    picture(page, "data")
     answer.get_by_role("button", name="Copy SQL").click()
     expect(answer.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == question.sql
-    picture(page, "data")
     page.get_by_role("link", name="What was rejected, and why?").click()
     expect(answer).to_contain_text("the last `recsys validate` rejected no row", timeout=LONG_MS)
     assert served.api.get("/console/queries/drop").status_code == 404

@@ -42,7 +42,7 @@ def test_axe_finds_nothing_serious(look: Open, view: str, scheme: str):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_on_a_phone_nothing_is_wider_than_the_screen(look: Open, view: str, picture):
+def test_on_a_phone_nothing_is_wider_than_the_screen(look: Open, view: str):
     page = look(viewport={"width": 375, "height": 812}, has_touch=True, is_mobile=True).open(f"#/{view}")
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     page.wait_for_load_state("networkidle")
@@ -116,6 +116,7 @@ def test_without_the_online_store_the_banner_says_so_and_the_list_is_there(look:
         like = panel(page, "places").get_by_role("button", name="Like").nth(3)
         like.click()
         expect(page.get_by_role("status").filter(has_text="It is in the log")).to_be_visible()
+        page.evaluate("scrollTo(0, 0)")
         picture(page, "degraded")
     finally:
         served.made.run("up")

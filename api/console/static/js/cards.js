@@ -70,7 +70,7 @@ export function Moved({ move, alone }) {
   return html`<span class=${`moved ${up ? "up" : "down"}`} title=${`was ${move.was}`}><span aria-hidden="true">${up ? "▲" : "▼"}${Math.abs(move.was - move.now)}</span><span class="sr">${up ? "up" : "down"} from ${move.was}</span></span>`;
 }
 
-export function PlaceCard({ item, rank, place, slots, move, active, onActive, onEvent, onCompany, explain, done }) {
+export function PlaceCard({ item, rank, place, slots, move, active, onActive, onEvent, onCompany, explain, done, note }) {
   return html`<li class=${`card ${active ? "active" : ""}`} id=${`place-${item.place_id}`} onMouseEnter=${() => onActive?.(item.place_id)} onMouseLeave=${() => onActive?.(null)}>
     <div class="card-top">
       <span class="rank num">${rank}</span>
@@ -98,6 +98,7 @@ export function PlaceCard({ item, rank, place, slots, move, active, onActive, on
       ${onCompany ? html`<button type="button" class="quiet small" onClick=${() => onCompany(item)}>Who would come?<span class="sr"> ${item.name.slice(0, 80)}</span></button>` : null}
       <${Why} name=${item.name.slice(0, 80)} parts=${item.score_parts} body=${explain} />
     </div>
+    ${note ? html`<p class="note num">${note}</p>` : null}
   </li>`;
 }
 

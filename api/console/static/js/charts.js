@@ -22,7 +22,7 @@ export function Lines({ series, label, ticks = [], digits = 2 }) {
   const n = Math.max(...series.map((s) => s.points.length));
   const x = (i) => LEFT + ((W - LEFT - 10) * i) / Math.max(1, n - 1);
   const y = (v) => 8 + (H - BOTTOM - 12) * (1 - (v - bottom) / (top - bottom));
-  return html`<svg class="lines-chart" viewBox=${`0 0 ${W} ${H}`} role="img" aria-label=${`${label}: from ${number(all[0], digits)} to ${number(all.at(-1), digits)}, between ${number(low, digits)} and ${number(high, digits)}`}>
+  return html`<svg class=${`lines-chart ${series.length > 1 ? "many" : ""}`} viewBox=${`0 0 ${W} ${H}`} role="img" aria-label=${`${label}: from ${number(all[0], digits)} to ${number(all.at(-1), digits)}, between ${number(low, digits)} and ${number(high, digits)}`}>
     ${[low, (low + high) / 2, high].map((v, i) => html`<g key=${i}><line x1=${LEFT} x2=${W - 10} y1=${y(v)} y2=${y(v)} class="grid" /><text x=${LEFT - 7} y=${y(v) + 3.5} text-anchor="end">${number(v, digits)}</text></g>`)}
     ${series.map((s, k) => html`<g key=${s.name} class=${`series s${k}`}>
       <polyline points=${s.points.map((v, i) => (v === null ? "" : `${x(i).toFixed(1)},${y(v).toFixed(1)}`)).join(" ")} />

@@ -136,6 +136,11 @@ export function Explore({ at, go, about, taxonomy, degraded }) {
   };
   const move = (item, now) => told?.before && !places.loading && { was: told.before.get(item.place_id)?.rank ?? null, now };
   const moves = told?.before ? items.filter((item, i) => move(item, i + 1) && move(item, i + 1).was !== i + 1).length : 0;
+  const note = (item, now) => {
+    if (!told?.before || told.error || places.loading || told.item.place_id !== item.place_id) return null;
+    const was = told.before.get(item.place_id);
+    return told.online ? `Noted. Rank ${was.rank} → ${now}, score ${number(was.score, 4)} → ${number(item.score, 4)}.` : "Noted in the log; it counts as soon as the online store can.";
+  };
   const marks = items.map((item, i) => ({ ...(details?.get(item.place_id) ?? {}), place_id: item.place_id, rank: i + 1 }));
   const show = (id) => document.getElementById(`place-${id}`)?.scrollIntoView({ behavior: "smooth", block: "center" });
   const explainBody = (item) => (who.made ? null : compact({ ...body, profile: null, explain: null, place_id: item.place_id }));
@@ -195,7 +200,7 @@ export function Explore({ at, go, about, taxonomy, degraded }) {
         <ol class="cards">
           ${items.map(
             (item, i) => html`<${PlaceCard} key=${item.place_id} item=${item} rank=${i + 1} place=${details?.get(item.place_id)} slots=${about.time_slots} move=${move(item, i + 1)}
-              active=${active === item.place_id} onActive=${setActive} onEvent=${who.made ? null : onEvent} onCompany=${who.made ? null : setTarget} explain=${explainBody(item)} done=${done[item.place_id]} />`,
+              active=${active === item.place_id} onActive=${setActive} onEvent=${who.made ? null : onEvent} onCompany=${who.made ? null : setTarget} explain=${explainBody(item)} done=${done[item.place_id]} note=${note(item, i + 1)} />`,
           )}
         </ol>
       <//>

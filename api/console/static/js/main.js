@@ -70,7 +70,7 @@ function App() {
   useEffect(() => setDegraded([]), [at.view]);
   return html`
     <a class="skip" href="#main" onClick=${(e) => (e.preventDefault(), document.getElementById("main").focus())}>Skip to the content</a>
-    <header class="top">
+    <div class="head"><header class="top">
       <a class="brand" href="#/explore"><span class="mark" aria-hidden="true"></span>recsys</a>
       <nav aria-label="Views">
         ${Object.entries(VIEWS).map(([name, [title]]) => html`<a key=${name} href=${`#/${name}`} aria-current=${(at.view in VIEWS ? at.view : "explore") === name ? "page" : undefined}>${title}</a>`)}
@@ -82,7 +82,7 @@ function App() {
         <a class="quiet" href="/docs">API</a>
       </div>
     </header>
-    <${Banner} degraded=${degraded} ready=${ready.data} />
+    <${Banner} degraded=${degraded} ready=${ready.data} /></div>
     <main id="main" tabindex="-1">
       ${about.error ? html`<div class="box lone"><${Problem} error=${about.error} onRetry=${about.reload} /></div>` : null}
       ${about.data ? html`<${View} at=${at} go=${go} about=${about.data} taxonomy=${about.data.taxonomy} degraded=${setDegraded} refresh=${about.reload} />` : null}
