@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import errors, explain, metrics, recommend, routes, safety
+from api.console import add_console
 from api.document import document
 from api.fleet import Fleet
 from api.follow import Follower
@@ -68,6 +69,7 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None, wor
     for part in (routes, recommend, explain, safety, metrics):
         app.include_router(part.router)
     app.state.metrics = metrics.Metrics(lambda: app.state.fleet, lambda: app.state.shadows.dropped, worker=worker)
+    add_console(app, settings)
     errors.add_handlers(app)
     keys = guard(app, settings)
     generate = app.openapi

@@ -20,6 +20,8 @@ from recsys.errors import (
     FeatureStoreUnavailable,
     IndexUnavailable,
     InvalidField,
+    JobRefused,
+    JobTooSlow,
     NotFound,
     NotReady,
     RecsysError,
@@ -32,6 +34,7 @@ _RETRY_AFTER_S = "1"
 _STATUS: tuple[tuple[type[RecsysError], int], ...] = (
     (NotFound, 404),
     (InvalidField, 422),
+    (JobRefused, 409),
     (Unavailable, 503),
     (NotReady, 503),
     (ConfigError, 500),
@@ -45,6 +48,7 @@ _PART: dict[type[RecsysError], str] = {
     IndexUnavailable: "the vector index did not answer in time",
     EventLogUnavailable: "the event log did not take the events in time",
     SafetyUnavailable: "the list of blocks and hidden places did not answer in time",
+    JobTooSlow: "the command did not end in time, and was stopped",
     Unavailable: "a part did not answer in time",
 }
 

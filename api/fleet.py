@@ -39,6 +39,18 @@ class Fleet:
             yield state
 
     @contextmanager
+    def borrow(self, name: str) -> Iterator[Version | None]:
+        """A version that is loaded to stay, whole until this ends; None: there is none of this name."""
+        version = self.version(name)
+        if version is None:
+            yield None
+            return
+        state = State(version.engine, version.data.clock, versions=[version])
+        self._left.append(state)
+        with self.hold(state):
+            yield version
+
+    @contextmanager
     def hold(self, state: State) -> Iterator[None]:
         """A state that is leased, for longer."""
         state.leases += 1
@@ -64,6 +76,11 @@ class Fleet:
     def version(self, name: str) -> Version | None:
         """A version that is loaded to stay."""
         return next((v for v in self._staying() if v.name == name), None)
+
+    @property
+    def names(self) -> list[str]:
+        """The versions that are loaded to stay, the one that serves first."""
+        return list(dict.fromkeys(version.name for version in self._staying()))
 
     def dataset(self, world: str) -> Dataset | None:
         """The data set of a version that is loaded to stay."""

@@ -20,9 +20,9 @@ OPERATOR: Final = "operator"
 _PREFIX: Final = "recsys_"  # by which scanners for secrets know one
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-# What says nothing of anybody, and what load balancers ask. The second ones are what `/docs` loads.
-_OPEN: Final = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
-_OPEN_BELOW: Final = ("/docs/", "/static-offline-docs/")
+# What says nothing of anybody, and what load balancers ask. The second ones are what `/docs` and `/console` load.
+_OPEN: Final = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json", "/console"})
+_OPEN_BELOW: Final = ("/docs/", "/static-offline-docs/", "/console/static/")
 _HEADER: Final = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
 _BEARER: Final = HTTPBearer(scheme_name="Bearer", auto_error=False)
 

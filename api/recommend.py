@@ -1,6 +1,6 @@
 """Recommendations: a request's fields in, an answer's fields out."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -38,31 +38,16 @@ router = APIRouter(tags=["recommend"], responses=ERRORS)
 @router.post("/recommend/places")
 async def places(body: PlaceRecommendationRequest, state: Live, asked: Asked) -> PlaceRecommendationResponse:
     """Places of one city for one user, best first, with reasons."""
-    said, user_id = body.profile, _who(state.require(), body)
-    profile = None if said is None else Profile(tuple(dict.fromkeys(said.categories)), tuple(dict.fromkeys(said.tags)))
+    user_id = who(state.require(), body)
 
     def ask(engine: Engine, now: datetime) -> Awaitable[PlaceAnswer]:
-        query = _with_words(place_query(engine, body, user_id), body)
-        return recommend_to_anybody(engine, query, profile, now)
+        return ask_places(engine, body, user_id, now)
 
     def shown(answer: PlaceAnswer) -> list[tuple[int, float]]:
         return [(r.place_id, r.score) for r in answer.recommendations]
 
     said_by = await asked.answer("place", [None if user_id == NOBODY else user_id], ask, shown)
-    engine, answer = said_by.engine, said_by.answer
-    return PlaceRecommendationResponse(
-        user=None if user_id == NOBODY else _user(engine, user_id),
-        recommendations=[
-            PlaceRecommendation(**vars(r), **vars(engine.places.own(r.place_id))) for r in answer.recommendations
-        ],
-        city_id=answer.city_id,
-        city_name=answer.city_name,
-        features_age_s=round(answer.features_age_s, 3),
-        next_cursor=answer.next_cursor,
-        degraded=list(said_by.degraded),
-        model_version=engine.version,
-        request_id=request_id.get(),
-    )
+    return places_response(said_by.engine, said_by.answer, user_id, said_by.degraded)
 
 
 @router.post("/recommend/people")
@@ -134,6 +119,33 @@ async def groups(body: GroupRecommendationRequest, state: Live, asked: Asked) ->
     )
 
 
+def ask_places(engine: Engine, body: PlaceRecommendationRequest, user_id: int, now: datetime) -> Awaitable[PlaceAnswer]:
+    """What a version answers to a request for places."""
+    said = body.profile
+    profile = None if said is None else Profile(tuple(dict.fromkeys(said.categories)), tuple(dict.fromkeys(said.tags)))
+    query = _with_words(place_query(engine, body, user_id), body)
+    return recommend_to_anybody(engine, query, profile, now)
+
+
+def places_response(
+    engine: Engine, answer: PlaceAnswer, user_id: int, degraded: Sequence[str]
+) -> PlaceRecommendationResponse:
+    """An answer about places, with what the sources call everything."""
+    return PlaceRecommendationResponse(
+        user=None if user_id == NOBODY else _user(engine, user_id),
+        recommendations=[
+            PlaceRecommendation(**vars(r), **vars(engine.places.own(r.place_id))) for r in answer.recommendations
+        ],
+        city_id=answer.city_id,
+        city_name=answer.city_name,
+        features_age_s=round(answer.features_age_s, 3),
+        next_cursor=answer.next_cursor,
+        degraded=list(degraded),
+        model_version=engine.version,
+        request_id=request_id.get(),
+    )
+
+
 def _group_place(engine: Engine, place: GroupPlace) -> GroupRecommendation:
     members = [GroupMember(**vars(m), **vars(engine.users.own(m.user_id))) for m in place.members]
     return GroupRecommendation(**vars(place) | {"members": members}, **vars(engine.places.own(place.place_id)))
@@ -193,7 +205,7 @@ def filters(said: PlaceFilters | None) -> Filters:
     )
 
 
-def _who(engine: Engine, body: PlaceRecommendationRequest) -> int:
+def who(engine: Engine, body: PlaceRecommendationRequest) -> int:
     """The user's number; NOBODY for who has none, and says a profile instead."""
     if body.user_id is None:
         if body.profile is None:

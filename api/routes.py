@@ -23,22 +23,22 @@ from api.schemas import (
 from api.state import State
 from recsys.recommend.reads import answering
 
-_PROBLEM: dict[str, Any] = {"model": Problem}  # `api.errors.document_problems` gives it its content type
+PROBLEM: dict[str, Any] = {"model": Problem}  # `api.errors.document_problems` gives it its content type
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: _PROBLEM | {"description": "the body cannot be read"},
-    401: _PROBLEM | {"description": "API keys are configured, and none was sent"},
-    403: _PROBLEM | {"description": "the API key is not known, or has not the role that this needs"},
-    404: _PROBLEM | {"description": "no such user, place or city"},
-    408: _PROBLEM | {"description": "the body did not arrive in time"},
-    413: _PROBLEM | {"description": "the body is too large"},
-    422: _PROBLEM | {"description": "a field is out of its range"},
-    429: _PROBLEM | {"description": "too many requests with this API key; `Retry-After` says when there may be more"},
-    500: _PROBLEM | {"description": "a fault of ours; the request id finds it in the log"},
-    503: _PROBLEM | {"description": "a store does not answer, nothing is published yet, or too many requests at once"},
+    400: PROBLEM | {"description": "the body cannot be read"},
+    401: PROBLEM | {"description": "API keys are configured, and none was sent"},
+    403: PROBLEM | {"description": "the API key is not known, or has not the role that this needs"},
+    404: PROBLEM | {"description": "no such user, place or city"},
+    408: PROBLEM | {"description": "the body did not arrive in time"},
+    413: PROBLEM | {"description": "the body is too large"},
+    422: PROBLEM | {"description": "a field is out of its range"},
+    429: PROBLEM | {"description": "too many requests with this API key; `Retry-After` says when there may be more"},
+    500: PROBLEM | {"description": "a fault of ours; the request id finds it in the log"},
+    503: PROBLEM | {"description": "a store does not answer, nothing is published yet, or too many requests at once"},
 }
 # Before every endpoint, whatever it does
 GUARDED: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 403, 429, 503)}
-_LINKS = {"docs": "/docs", "ready": "/ready", "health": "/health", "openapi": "/openapi.json"}
+_LINKS = {"console": "/console", "docs": "/docs", "ready": "/ready", "health": "/health", "openapi": "/openapi.json"}
 
 router = APIRouter()
 

@@ -41,7 +41,7 @@ def show(base: str, user_id: int, console: Console) -> None:
             console.print(f"[red]{kind}: {body['detail']}[/]")
             continue
         console.print(_table(f"{kind} for user {user_id} in {body['city_name']}", body["recommendations"]))
-    console.print(f"Look at {base} and {base}/docs, ask with curl, stop with Ctrl-C.")
+    console.print(f"See it at {base}/console, try requests at {base}/docs, ask with curl, stop with Ctrl-C.")
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:

@@ -7,11 +7,11 @@ from rich.table import Table
 
 from jobs import training_page
 from jobs.opened import load_model, opened
-from jobs.oracle import Oracle, friend_aucs, known_truth
+from jobs.oracle import Oracle, friend_aucs, known_truth, write_lists
 from jobs.report import Report
 from jobs.scorecard import keep
 from recsys.artifacts import newest, open_artifact
-from recsys.lake import read_source
+from recsys.dataset import read_source
 from recsys.settings import Settings
 from recsys.training.cold import measure_cold
 from recsys.training.evaluation import METRICS, Evaluation, embed, evaluate
@@ -58,6 +58,9 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
         people["oracle"] = (*friend_aucs(settings, prepared.snapshot), None, None)
     report["cold"] = {kind: {"users": one.users, **_rounded(one)} for kind, one in cold.items()}
     report["people"] = {name: dict(zip(_PEOPLE, row, strict=True)) for name, row in people.items()}
+    if truth:
+        with report.stage("lists of the oracle"):
+            report["oracle_lists"] = write_lists(settings, truth, split.test)
     with report.stage("draw the page"):
         report["page"] = training_page.write(
             settings.reports, artifact.version, artifact.manifest["metrics"], names, result, prepared.snapshot,

@@ -1,18 +1,33 @@
 """The best possible, where the truth is known: the synthetic world's own formulas, measured as if they were a model."""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from recsys.atomic import replacing
+from recsys.constants import N_TIME_SLOTS
+from recsys.dataset import world_of
 from recsys.errors import NotReady
 from recsys.graph import Snapshot
 from recsys.settings import Settings
 from recsys.training.evaluation import auc
 from recsys.training.inputs import Prepared
 from recsys.world.truth import Truth, friend_probabilities
+
+LISTS: Final = "oracle.parquet"
+_LISTED: Final = 500  # users or a few more, spread evenly; one is the user of every example
+_USER: Final = 42
+_LENGTH: Final = 30  # places of a list
+_LISTS_SCHEMA: Final = pa.schema(
+    [("user_id", pa.int64()), ("time_slot", pa.int32()), ("place_ids", pa.list_(pa.int64()))]
+)
+Window = tuple[datetime, datetime]
 
 
 class Oracle:
@@ -50,6 +65,38 @@ def known_truth(settings: Settings, source: Mapping[str, Any]) -> Truth | None:
     except NotReady:
         return None
     return truth if truth.config.source() == source else None
+
+
+def write_lists(settings: Settings, truth: Truth, window: Window) -> int:
+    """Write what the oracle would answer to some users in their own city, to be laid beside the model's lists.
+
+    `reports/oracle.parquet`: user_id, time_slot (null: not said), place_ids, best first.
+
+    Args:
+        settings: where reports are.
+        truth: of the world.
+        window: from when, and until when.
+
+    Returns:
+        How many users.
+    """
+    start, end = (int(moment.timestamp()) * 1_000_000 for moment in window)
+    homes = truth.users.city
+    step = max(1, len(homes) // _LISTED)
+    users = np.arange(_USER % step, len(homes), step)
+    rows: dict[str, list[Any]] = {"user_id": [], "time_slot": [], "place_ids": []}
+    for city in truth.cities:
+        here = users[homes[users] == city.number]
+        for slot in (None, *range(N_TIME_SLOTS)) if len(here) else ():
+            shares = truth.shares(here, city, (start, end), slot=slot, likings=True, positive=True)
+            best = city.ids[np.argsort(-shares, axis=1, kind="stable")[:, :_LENGTH]]
+            rows["user_id"] += here.tolist()
+            rows["time_slot"] += [slot] * len(here)
+            rows["place_ids"] += best.tolist()
+    with replacing(settings.reports / LISTS) as aside:
+        about = {b"world": world_of(truth.config.source()).encode()}
+        pq.write_table(pa.table(rows, schema=_LISTS_SCHEMA.with_metadata(about)), aside, compression="zstd")
+    return len(users)
 
 
 def friend_aucs(settings: Settings, snapshot: Snapshot) -> tuple[float | None, float | None, float | None]:

@@ -42,7 +42,9 @@ def run(settings: Settings, report: Report, *, workers: int = 1, on_ready: Calla
         ) from error
 
     def announce() -> None:
-        report.console.print(f"serving at [link]{base}[/] · {base}/docs · {base}/ready · stop with Ctrl-C")
+        report.console.print(
+            f"serving at [link]{base}[/] · {base}/console · {base}/docs · {base}/ready · stop with Ctrl-C"
+        )
         if on_ready is not None:
             on_ready(base)
 

@@ -1,13 +1,9 @@
 """What exists, how old it is, and which version serves. Nothing is missing here: it is "not yet", with the command."""
 
 import asyncio
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +12,7 @@ from recsys.aggregates import VIEWS
 from recsys.artifacts import versions
 from recsys.errors import RecsysError
 from recsys.index import open_index
+from recsys.inventory import last_run, table_on_disk
 from recsys.schemas import TABLES
 from recsys.services import figures
 from recsys.settings import Settings
@@ -26,17 +23,17 @@ JOBS = ("generate", "ingest", "validate", "materialize", "train", "evaluate", "p
 def run(settings: Settings, report: Report) -> None:
     """Collect and show; a part that is missing, damaged or away is a line of the table, never an error."""
     now = datetime.now(UTC)
-    report["landing"] = {name: _parquet(settings.landing / f"{name}.parquet", now) for name in TABLES}
-    report["lake"] = {name: _parquet(settings.lake / f"{name}.parquet", now) for name in TABLES}
+    report["landing"] = {name: table_on_disk(settings.landing / f"{name}.parquet", now) for name in TABLES}
+    report["lake"] = {name: table_on_disk(settings.lake / f"{name}.parquet", now) for name in TABLES}
     report["quarantine"] = {  # the gate writes no file for a table of which it rejected nothing
-        name: _parquet(settings.quarantine / f"{name}.parquet", now) or (accepted and accepted | {"rows": 0})
+        name: table_on_disk(settings.quarantine / f"{name}.parquet", now) or (accepted and accepted | {"rows": 0})
         for name, accepted in report.figures["lake"].items()
     }
-    report["features"] = {name: _parquet(settings.features / f"{name}.parquet", now) for name in VIEWS}
+    report["features"] = {name: table_on_disk(settings.features / f"{name}.parquet", now) for name in VIEWS}
     report["online_store"] = figures(settings.redis_url)
     report["artifacts"] = _or_error(lambda: versions(settings.artifacts))
     report["index"] = _or_error(lambda: asyncio.run(_index(settings)))
-    report["jobs"] = {name: _last(settings.reports / f"{name}.json", now) for name in JOBS}
+    report["jobs"] = {name: last_run(settings.reports / f"{name}.json", now) for name in JOBS}
     report.console.print(_table(report.figures))
 
 
@@ -53,32 +50,6 @@ def _or_error(ask: Any) -> Any:
         return ask()
     except (RecsysError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # JSON of another shape
         return {"error": str(error) or repr(error)}
-
-
-def _parquet(path: Path, now: datetime) -> dict[str, Any] | None:
-    try:  # the footers alone: no row is read
-        parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        written = datetime.fromtimestamp(max(part.stat().st_mtime for part in parts), UTC)
-        return {"rows": sum(pq.read_metadata(part).num_rows for part in parts), **_when("written_at", written, now)}
-    except FileNotFoundError:
-        return None
-    except (pa.ArrowException, OSError) as error:
-        return {"error": str(error)}
-
-
-def _last(path: Path, now: datetime) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        started = datetime.fromisoformat(content["started_at"])
-        return {"seconds": float(content["seconds"]), **_when("started_at", started, now)}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return {"error": f"{path} is damaged (got {error!r})"}
-
-
-def _when(name: str, moment: datetime, now: datetime) -> dict[str, Any]:
-    return {name: moment.isoformat(), "age_s": max(0, round((now - moment).total_seconds()))}
 
 
 def _table(found: dict[str, Any]) -> Table:

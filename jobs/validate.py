@@ -14,8 +14,9 @@ from expectations.page import shown
 from jobs.quality import judged, write_pages
 from jobs.report import Report
 from recsys.atomic import restored, staging, write_json
+from recsys.dataset import read_source
 from recsys.errors import GateFailed
-from recsys.lake import Lake, read_source
+from recsys.lake import Lake
 from recsys.quality import check, conform, data_docs, split, worst
 from recsys.schemas import TABLES
 from recsys.settings import Settings

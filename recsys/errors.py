@@ -9,14 +9,17 @@ RecsysError
 ├── NotFound                    an id that is nowhere in the data
 │   ├── UnknownUser
 │   ├── UnknownPlace
-│   └── UnknownCity
+│   ├── UnknownCity
+│   └── UnknownVersion
 ├── Unavailable                 a part did not answer within its deadline
 │   ├── FeatureStoreUnavailable
 │   ├── IndexUnavailable
 │   ├── EventLogUnavailable
+│   ├── JobTooSlow
 │   └── SafetyUnavailable
 ├── ArtifactError               a model version is damaged or does not fit this code
 ├── WorseVersion                a model version finds less than the one that serves
+├── JobRefused                  a command that was asked for over HTTP ended without having done it; its own sentence
 └── ServiceError                the embedded server could not be started, found or stopped
 """
 
@@ -65,6 +68,10 @@ class UnknownCity(NotFound):
     """No such city."""
 
 
+class UnknownVersion(NotFound):
+    """No such model version is loaded."""
+
+
 class Unavailable(RecsysError):
     """A part did not answer within its deadline."""
 
@@ -81,6 +88,10 @@ class EventLogUnavailable(Unavailable):
     """The event log could not be locked or written in time, or too many events wait for it."""
 
 
+class JobTooSlow(Unavailable):
+    """A command that was asked for over HTTP did not end in time."""
+
+
 class SafetyUnavailable(Unavailable):
     """The list of blocks and hidden places could not be read, or not be locked or written in time."""
 
@@ -91,6 +102,10 @@ class ArtifactError(RecsysError):
 
 class WorseVersion(RecsysError):
     """A model version finds less than the one that serves; the message has both figures and says how to insist."""
+
+
+class JobRefused(RecsysError):
+    """A command that was asked for over HTTP ended without having done it; the message is its own sentence."""
 
 
 class ServiceError(RecsysError):

@@ -6,7 +6,6 @@ derives and writes (`derive`, `write`) runs on connections without that fence: n
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from recsys.atomic import finish_staging, replacing
-from recsys.dataset import world_of
+from recsys.dataset import read_source, world_of
 from recsys.errors import DataError, NotReady
 from recsys.schemas import TABLES
 from recsys.taxonomy import CITY, Taxonomy, read_taxonomy
@@ -252,24 +251,6 @@ class Lake:
             fenced.execute("SET lock_configuration = true")
             self._fenced, self._views = fenced, views
         return self._fenced
-
-
-def read_source(folder: Path) -> dict[str, Any]:
-    """The `source.json` of a landing or lake folder; empty when there is none.
-
-    Raises:
-        DataError: it is not one JSON object.
-    """
-    path = folder / "source.json"
-    if not path.exists():
-        return {}
-    try:
-        source = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(source, dict):
-        raise DataError(f"{path.name} must be one JSON object (got {type(source).__name__})")
-    return source
 
 
 def _changed(path: Path) -> int:

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.installed import Installation
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,3 +69,14 @@ def filled(world_dir: Path, redis_url: str, tmp_path_factory: pytest.TempPathFac
     with Lake(data_dir) as lake:
         start, end = lake.horizon()
     return Filled(data_dir, redis_url, start.astimezone(UTC), end.astimezone(UTC))
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Installation]":
+    """The whole pipeline at 300 x 300, as a user runs it."""
+    from tests.installed import install
+
+    made = install(tmp_path_factory.mktemp("e2e"))
+    made.run("pipeline")
+    yield made
+    made.run("down", check=False)

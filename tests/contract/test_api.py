@@ -434,11 +434,31 @@ def test_the_docs_work_without_a_network(client: TestClient):
         assert client.get(source).status_code == 200
 
 
+def test_the_console_is_this_servers_alone(client: TestClient, empty_client: TestClient):
+    for served in (client, empty_client):
+        page = served.get("/console")
+        assert page.status_code == 200
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert sources
+        for source in sources:
+            assert source.startswith("/"), source
+            assert served.get(source).status_code == 200, source
+    assert "recsys publish" in assert_problem(empty_client.get("/console/about"), 503)["detail"]
+    assert client.get("/console/static/../console/pages.py").status_code == 404
+
+
 def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {
         "/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events",
         "/recommend/groups", "/explain", "/users/{user_id}/blocks", "/places/{place_id}/hidden",
+        "/console", "/console/about", "/console/cities/{city_id}", "/console/places", "/console/users",
+        "/console/users/{user_id}", "/console/popular", "/console/versions/{version}/places",
+        "/console/oracle", "/console/versions", "/console/operations", "/console/reports/{page}",
+        "/console/publish", "/console/rollback", "/console/queries", "/console/queries/{name}",
     }  # fmt: skip
     methods = [
         *(

@@ -1,14 +1,11 @@
 """The main job at 300 x 300, as a user runs it: commands, a served API, `feast` typed by hand, Ctrl-C, and kill -9."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -19,59 +16,11 @@ import redis
 
 from recsys.lake import Lake
 from recsys.schemas import TABLES
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT
+from tests.installed import Installation, install
 from tests.reasons import NO_REASON, Tables
 
 STAGES = ("generate", "validate", "materialize", "train", "evaluate", "publish")
-
-
-@dataclass
-class Installation:
-    """A data folder, a Feast repository and an environment of their own."""
-
-    root: Path
-    env: dict[str, str]
-    redis_port: int
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "jobs", *args], env=self.env, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        return done
-
-    def report(self, job: str) -> dict:
-        return json.loads((self.data / "reports" / f"{job}.json").read_text())
-
-
-def install(root: Path, **env: str) -> Installation:
-    shutil.copytree(ROOT / "feature_repo", root / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
-    port = free_port()
-    config = root / "feature_repo" / "feature_store.yaml"
-    config.write_text(config.read_text().replace("127.0.0.1:6399", f"127.0.0.1:{port}"))
-    settings = {
-        "RECSYS_DATA_DIR": str(root / "data"),
-        "RECSYS_FEATURE_REPO": str(root / "feature_repo"),
-        "RECSYS_REDIS_URL": f"redis://127.0.0.1:{port}/0",
-        "RECSYS_USERS": "300",
-        "RECSYS_PLACES": "300",
-        "RECSYS_EPOCHS": "2",
-        "RECSYS_PORT": str(free_port()),
-        **env,
-    }
-    return Installation(root, {**os.environ, **settings}, port)
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    made = install(tmp_path_factory.mktemp("e2e"))
-    made.run("pipeline")
-    yield made
-    made.run("down", check=False)
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,13 @@ from jobs import protocols, validate
 from jobs.command import sentence
 from jobs.report import Report
 from recsys.atomic import restored
+from recsys.dataset import read_source
 from recsys.errors import ConfigError, DataError
 from recsys.ingest.derive import clustered
 from recsys.ingest.land import Landed, land
 from recsys.ingest.mapping import read_mapping
 from recsys.ingest.suggest import suggest
-from recsys.lake import Lake, read_source
+from recsys.lake import Lake
 from recsys.profiles import views
 from recsys.quality import check, conform
 from recsys.schemas import TABLES
