@@ -49,7 +49,7 @@ def quality(settings: Settings) -> Verdict:
 
 def features(settings: Settings) -> Verdict:
     """Whether the feature views are those of the lake as it is now."""
-    from recsys.lake import read_source
+    from recsys.dataset import read_source
     from recsys.refresh import MADE, Made
 
     if not (settings.lake / "interactions.parquet").exists():

@@ -108,9 +108,8 @@ def online_features(settings: Settings) -> Verdict:
 
 def event_log(settings: Settings) -> Verdict:
     """Whether every event that was acknowledged counts online."""
-    from recsys.dataset import world_of
+    from recsys.dataset import read_source, world_of
     from recsys.events import last_position
-    from recsys.lake import read_source
 
     last = last_position(settings.events / world_of(read_source(settings.lake)))
     mark = _mark(settings)

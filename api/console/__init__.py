@@ -11,5 +11,5 @@ def add_console(app: FastAPI, settings: Settings) -> None:
     """Give an app the page at `/console` and what stands behind it."""
     app.state.desk = Desk(settings)
     for part in (pages, people, places, lists, operate, queries):
-        app.include_router(part.router)
+        app.include_router(part.router, include_in_schema=False)  # the page's own: no promise to anybody else
     app.mount(pages.FILES_AT, pages.FILES, name="console-files")

@@ -13,6 +13,7 @@ from api.routes import ERRORS, Live
 from recsys.aggregates.finish import Floats
 from recsys.directory import Directory
 from recsys.errors import InvalidField, NotFound
+from recsys.online import UserRow
 from recsys.recommend.engine import Engine
 from recsys.recommend.reads import Reads
 
@@ -51,11 +52,11 @@ async def show_user(user_id: Number, desk: AtDesk, state: Live) -> PersonOut:
     """Somebody's tastes and latest places, as the online store has them now."""
     engine = state.require()
     reads = Reads(engine, state.now())
-    (row,) = await asyncio.to_thread(reads.users, [user_id])
+    row = (await asyncio.to_thread(reads.rank_places, user_id, np.empty(0, dtype=np.int64))).user
     if row is None:
         raise await reads.unknown(user_id)
     gazetteer, taxonomy = engine.gazetteer, engine.gazetteer.taxonomy
-    latest = list(dict.fromkeys(row.recent.tolist()))[:_RECENT]
+    latest = list(dict.fromkeys(row.recent.tolist()))[:_RECENT] if isinstance(row, UserRow) else []
     places = await asyncio.to_thread(reads.places, latest)
     named = await asyncio.to_thread(desk.directory(state).people, [user_id])
     areas = sorted(row.areas.items(), key=lambda item: -item[1])[:_AREAS]

@@ -1,5 +1,6 @@
 """The places of a city that most people had been to: what a list without a model is, under the same rules."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +39,8 @@ async def popular_places(
     ids, _, visitors = engine.catalogue.everything(city_id)
     may = np.flatnonzero(~rules.without)
     reads = Reads(engine, now)
-    chosen = await known(reads.places, rules.admit, ids, may[np.lexsort((ids[may], -visitors[may]))], top_k)
+    order = may[np.lexsort((ids[may], -visitors[may]))]
+    chosen = await asyncio.to_thread(known, reads.places, rules.admit, ids, order, top_k)
     areas = engine.gazetteer.neighborhoods
     places = [
         PopularPlace(row.place_id, row.name, areas.get((row.city_id, row.neighborhood_id), ""), int(visitors[at]))

@@ -455,10 +455,6 @@ def test_every_answer_that_can_come_is_in_the_openapi_file(client: TestClient):
     assert set(paths) == {
         "/", "/health", "/ready", "/taxonomy", "/recommend/places", "/recommend/people", "/events",
         "/recommend/groups", "/explain", "/users/{user_id}/blocks", "/places/{place_id}/hidden",
-        "/console", "/console/about", "/console/cities/{city_id}", "/console/places", "/console/users",
-        "/console/users/{user_id}", "/console/popular", "/console/versions/{version}/places",
-        "/console/oracle", "/console/versions", "/console/operations", "/console/reports/{page}",
-        "/console/publish", "/console/rollback", "/console/queries", "/console/queries/{name}",
     }  # fmt: skip
     methods = [
         *(
