@@ -1,10 +1,11 @@
 """The app factory: parts loaded and warmed in the lifespan, closed at its end."""
 
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import torch
@@ -24,6 +25,8 @@ from api.traffic import Shadows
 from recsys.settings import Settings
 
 _LOG = structlog.get_logger("api")
+# Python's own 5 ms is the time of a whole answer: who has read from the online store would wait so long to go on.
+_SWITCH_S: Final = 0.001
 
 
 def create_app(settings: Settings, *, ready: State | Follower | None = None, worker: int | None = None) -> FastAPI:
@@ -51,6 +54,7 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None, wor
             fleet = follower.fleet
             follower.start()
         app.state.fleet, app.state.shadows = fleet, Shadows()
+        sys.setswitchinterval(_SWITCH_S)
         torch.set_num_threads(1)  # a request scores one small batch: more threads only wait for each other
         try:
             yield

@@ -180,7 +180,8 @@ class FeatureStore:
         """Users by id, None where the store knows none."""
         asked = np.asarray(ids, dtype=np.int64)
         commands, replies = self._ask_users(asked)
-        return self._users(asked, self._ask(commands, replies), _micros(now))
+        answers = self._ask(commands, replies)
+        return self._users(asked, answers, finish_users(decode(answers[len(asked) : 2 * len(asked)]), _micros(now)))
 
     def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
         """Profiles of users by id, None where the store knows none. They hold until the next, so no moment is asked."""
@@ -232,7 +233,7 @@ class FeatureStore:
             features[missing] = finish_places(decode(answers[n : n + len(wanted)]), now_us)
             self._cache.keep(wanted, features[missing], now_us)
         history = finish_pairs(pairs_of(decode(answers[n + len(wanted) :]), now_us))
-        (row,) = self._users(user, answers[:n], now_us)
+        (row,) = self._users(user, answers[:n], finish_users(decode(answers[1:2]), now_us))
         return Candidates(row, np.concatenate([features, history], axis=1), age_s)
 
     def rank_people(self, user_id: int, peer_ids: Sequence[int] | Ints, now: datetime) -> Candidates:
@@ -243,9 +244,9 @@ class FeatureStore:
         ends = _by_name(ties, user_u=np.minimum(ids, user_id), user_v=np.maximum(ids, user_id))
         answers = self._ask(commands + ties.get(ends) + peers.get([ids]), n + 2 * len(ids))
         met = finish_ties(decode(answers[n : n + len(ids)]))
-        activity = finish_users(decode(answers[n + len(ids) :]), now_us)
-        (row,) = self._users(user, answers[:n], now_us)
-        return Candidates(row, np.concatenate([met, activity], axis=1), 0.0)
+        activity = finish_users(decode([*answers[1:2], *answers[n + len(ids) :]]), now_us)  # the user's own first
+        (row,) = self._users(user, answers[:n], activity[:1])
+        return Candidates(row, np.concatenate([met, activity[1:]], axis=1), 0.0)
 
     def cached(self) -> tuple[int, int]:
         """Places of candidates whose features were at hand, and those whose were read, since the start."""
@@ -293,9 +294,8 @@ class FeatureStore:
         parts += [self.rows(view).get([ids]) for view in ("user_activity", "user_recent")]
         return b"".join(parts) if len(ids) else b"", 3 * len(ids)
 
-    def _users(self, ids: Ints, answers: Sequence[Any], now_us: int) -> list[UserRow | None]:
+    def _users(self, ids: Ints, answers: Sequence[Any], activity: Floats) -> list[UserRow | None]:
         n = len(ids)
-        activity = finish_users(decode(answers[n : 2 * n]), now_us)
         rows: list[UserRow | None] = []
         for i, user_id in enumerate(ids.tolist()):
             row = self._profile(user_id, answers[i])

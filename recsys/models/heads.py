@@ -112,8 +112,12 @@ class _Trunk(nn.Module):
         self, query: Tensor, candidate: Tensor, context: Tensor, shallow: Tensor, share: Share | None = None
     ) -> Tensor:
         u, v = query * self.scale, candidate * self.scale
-        hidden = self.first(u) + self.second(v)
-        hidden += self.product(u * v)  # in place: these are a head's largest tensors, and no gradient needs a sum
+        if not self.training and u.dim() > 1 and u.shape[-2] == 1 and v.shape[-2] >= v.shape[-1]:
+            # one query and many candidates: S v + P (u * v) = (S + P diag(u)) v, a product of matrices less
+            hidden = self.first(u) + v @ (self.second.weight + self.product.weight * u).mT
+        else:
+            hidden = self.first(u) + self.second(v)
+            hidden += self.product(u * v)  # in place: these are a head's largest tensors, and no gradient needs a sum
         hidden += self.difference((u - v).abs())
         hidden += self.context(context)
         hidden += self.online(shallow)

@@ -25,6 +25,7 @@ from recsys.recommend.policy import arrange
 from recsys.recommend.ranking import PlaceQuery
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
+from recsys.recommend.work import in_thread
 from recsys.stages import stage
 
 Strategy = Literal["least_misery", "average"]
@@ -142,13 +143,13 @@ async def _score(
             for user_id, near in zip(vectors, hits, strict=True)
         ]
 
-    found = await asyncio.to_thread(find)
+    found = await in_thread(find)
     complete = size >= len(rules.without) or all(len(f.ids) < size for f in found)
     position = np.unique(np.concatenate([f.position for f in found]))
     everywhere, place_vectors, visitors = engine.catalogue.everything(rules.city_id)
     ids = everywhere[position]
     with stage("features"):  # of all at once: the time that the request waits
-        online = await asyncio.gather(*(asyncio.to_thread(reads.rank_places, user_id, ids) for user_id in vectors))
+        online = await asyncio.gather(*(in_thread(reads.rank_places, user_id, ids) for user_id in vectors))
     kept = np.ones(len(ids), dtype=bool)
     if query.exclude_visited:
         kept = np.all([never_there(of.features) for of in online], axis=0)
@@ -178,7 +179,7 @@ async def _choose(
         scored.ids, worth, scored.vectors, scored.visitors,
         diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
     )  # fmt: skip
-    return await asyncio.to_thread(known, reads.places, rules.admit, scored.ids, order, query.top_k), worth
+    return await in_thread(known, reads.places, rules.admit, scored.ids, order, query.top_k), worth
 
 
 def _place(

@@ -3,7 +3,6 @@
 No vector and no history, so no model: the answer says so (`degraded`).
 """
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -21,6 +20,7 @@ from recsys.recommend.policy import arrange
 from recsys.recommend.ranking import PlaceQuery
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
+from recsys.recommend.work import in_thread
 
 NOBODY: Final = -1  # instead of a user's number: somebody who has none yet
 WITHOUT: Final = "user_vector"
@@ -74,7 +74,7 @@ async def _recommend(engine: Engine, query: PlaceQuery, profile: Profile, reads:
             diversity=query.diversity, novelty=query.novelty, top_k=query.top_k,
         )
     ]  # fmt: skip
-    chosen = await asyncio.to_thread(known, reads.places, rules.admit, ids, order, query.top_k)
+    chosen = await in_thread(known, reads.places, rules.admit, ids, order, query.top_k)
     return PlaceAnswer(
         city_id,
         names.cities[city_id],

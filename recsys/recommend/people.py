@@ -1,6 +1,5 @@
 """People for one user to go with: candidates of the city from every source, ties, both probabilities, reasons."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from recsys.recommend.engine import Engine, known, known_user
 from recsys.recommend.explain import why_person
 from recsys.recommend.policy import best_first
 from recsys.recommend.reads import Reads
+from recsys.recommend.work import in_thread
 from recsys.sources import NEAR
 
 _TIE_KNOWN = ONLINE_PEOPLE.index("tie_known")
@@ -140,7 +140,7 @@ async def seek_people(engine: Engine, reads: Reads, query: PeopleQuery, size: in
 
 async def rank_people(engine: Engine, reads: Reads, query: PeopleQuery, size: int) -> RankedPeople:
     """At most `size` candidates who may come, scored; see `seek_people`."""
-    return await asyncio.to_thread(await seek_people(engine, reads, query, size))
+    return await in_thread(await seek_people(engine, reads, query, size))
 
 
 def score_people(
@@ -182,7 +182,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
 
     reads, size = Reads(engine, now), max(engine.candidates, query.top_k)
     while True:
-        ranked, chosen = await asyncio.to_thread(choose, await seek_people(engine, reads, query, size))
+        ranked, chosen = await in_thread(choose, await seek_people(engine, reads, query, size))
         if len(chosen) == query.top_k or ranked.complete:
             break
         size *= 4  # what was dropped after the search left too few: rare

@@ -1,6 +1,5 @@
 """Places for one user: ranked candidates, the last filter, reasons."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from recsys.recommend.parts import place_parts
 from recsys.recommend.ranking import PlaceQuery, Ranked, place_order, seek_places
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
+from recsys.recommend.work import in_thread
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ async def recommend_places(engine: Engine, query: PlaceQuery, now: datetime) -> 
         return ranked, known(reads.places, rules.admit, ranked.found.ids, order, query.top_k)
 
     while True:
-        ranked, chosen = await asyncio.to_thread(choose, await seek_places(engine, reads, query, vector, rules, size))
+        ranked, chosen = await in_thread(choose, await seek_places(engine, reads, query, vector, rules, size))
         if len(chosen) == query.top_k or ranked.complete:
             break
         size = most  # what was dropped after the search left too few: rare, and then everything is looked at

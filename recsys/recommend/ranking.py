@@ -1,6 +1,5 @@
 """Candidate places of one user, from every source, within the rules, scored; and their order."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from recsys.recommend.filters import NO_FILTERS, Filters
 from recsys.recommend.policy import Order, arrange
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
+from recsys.recommend.work import in_thread
 from recsys.sources import PLACE_SIGNALS
 
 _VISITORS = PLACE_SIGNALS.index("visitors")
@@ -99,7 +99,7 @@ async def rank_places(
     engine: Engine, reads: Reads, query: PlaceQuery, vector: Floats, rules: Rules, size: int
 ) -> Ranked:
     """Candidates that may come, and their scores; see `seek_places`."""
-    return await asyncio.to_thread(await seek_places(engine, reads, query, vector, rules, size))
+    return await in_thread(await seek_places(engine, reads, query, vector, rules, size))
 
 
 def place_order(query: PlaceQuery, ranked: Ranked) -> Order:

@@ -14,6 +14,7 @@ from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, Unavailable
 from recsys.online import Candidates, PlaceRow, UserProfile
 from recsys.recommend.engine import Engine
 from recsys.recommend.fallback import INDEX, LAST_KNOWN, NO_FEATURES, PROFILES
+from recsys.recommend.work import in_thread
 from recsys.stages import stage
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class Reads:
     async def near(self, search: Callable[[], Awaitable[Ints]], own: Callable[[], Ints]) -> Ints:
         """Ids, best first: what the index finds, else what a search of the version's own vectors does."""
         found = await self._indexed(search)
-        return await asyncio.to_thread(own) if found is None else found
+        return await in_thread(own) if found is None else found
 
     # ---------------------------------------------------------------------------------------------------- online store
     @stage("features")
@@ -110,7 +111,7 @@ class Reads:
 
     async def unknown(self, user_id: int) -> UnknownUser:
         """The error for someone without a vector: nobody knows them, or they joined after the version was made."""
-        (row,) = await asyncio.to_thread(self.users, [user_id])
+        (row,) = await in_thread(self.users, [user_id])
         version = self._engine.version
         if row is not None:
             return UnknownUser(f"user {user_id} is not in model version {version}: it was made before they joined")
@@ -175,7 +176,7 @@ async def answering(engine: Engine, now: datetime) -> dict[str, bool]:
             return False
         return True
 
-    online = await answers(asyncio.to_thread(reads.ping))
+    online = await answers(in_thread(reads.ping))
     index = await answers(reads.embeddings([0]))
     if not engine.guards.index.answered:
         raise IndexUnavailable("the index has not answered since the start")

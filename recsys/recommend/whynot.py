@@ -1,6 +1,5 @@
 """Why, and why not: one place or person traced through retrieval, rules and ranking, as a request would find them."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +20,7 @@ from recsys.recommend.policy import best_first
 from recsys.recommend.ranking import PlaceQuery, Ranked, place_order, rank_places
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
+from recsys.recommend.work import in_thread
 
 Outcome = Literal["recommended", "ranked_below", "not_retrieved", "dropped"]
 _FIELD: Final = {
@@ -145,7 +145,7 @@ async def explain_person(engine: Engine, query: PeopleQuery, person_id: int, now
         broken.append(Broken("cursor", "an earlier page has shown them"))
     if person_id in ranked.friends:
         broken.append(Broken("exclude_friends", "they are friends already"))
-    (row,) = await asyncio.to_thread(reads.users, [person_id])
+    (row,) = await in_thread(reads.users, [person_id])
     if row is None:
         broken.append(Broken("online_store", "the online store does not know them: run `recsys materialize`"))
     elif row.home_city_id != ranked.city_id:
@@ -196,7 +196,7 @@ async def _broken(
         broken.append(Broken("exclude_place_ids", "the request leaves it out"))
     if place_id in shown:
         broken.append(Broken("cursor", "an earlier page has shown it"))
-    (row,) = await asyncio.to_thread(reads.places, [place_id])
+    (row,) = await in_thread(reads.places, [place_id])
     if row is None:
         broken.append(Broken("online_store", "the online store does not know it: run `recsys materialize`"))
     if not len(here) or (row is not None and row.city_id != rules.city_id):
@@ -209,7 +209,7 @@ async def _broken(
             broken.append(Broken(f"filters.{_FIELD[facet]}", said))
     if query.exclude_visited:
         been = engine.catalogue.sources.visitors(rules.city_id, engine.homes.nodes([query.user_id]))[here[0]] > 0
-        online = await asyncio.to_thread(reads.rank_places, query.user_id, np.array([place_id]))
+        online = await in_thread(reads.rank_places, query.user_id, np.array([place_id]))
         if been or not never_there(online.features)[0]:
             broken.append(Broken("exclude_visited", "the user has been there or looked at it"))
     return broken

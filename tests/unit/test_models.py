@@ -19,7 +19,7 @@ from recsys.models import backbone
 from recsys.models.backbone import Embeddings
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import NeighborhoodTable, Standardize, UserEncoder
-from recsys.models.heads import D_PEOPLE_INPUT, D_PLACE_INPUT, PlaceHead
+from recsys.models.heads import D_PEOPLE_INPUT, D_PLACE_INPUT, Heads, PlaceHead
 from recsys.models.model import RecModel, combined_score
 from recsys.models.ranker import MODEL, Ranker
 from recsys.taxonomy import CITY
@@ -268,6 +268,22 @@ def test_what_the_head_does_not_use_changes_nothing(config: ModelConfig, part: s
         head.use(uses)
         assert (not torch.allclose(head(u, p, ctx, inputs), head(*changed[part]))) == differs
         assert head.reads == " + ".join(["sources", *uses])
+
+
+def test_many_candidates_of_one_user_score_as_each_alone(config: ModelConfig) -> None:
+    """For one query the trunk folds two products of matrices into one; for a few candidates it does not."""
+    heads, rng = Heads(config), np.random.default_rng(5)
+    ranker = Ranker(config, heads)
+    vectors = rng.normal(size=(301, D_MODEL))
+    user, *others = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    others = np.stack(others)
+    inputs = rng.random((300, D_PEOPLE_INPUT)).astype(np.float32)
+    whole = ranker.score_people(user, others, inputs, city_id=0, slot=1)
+    few = [slice(i, i + 50) for i in range(0, 300, 50)]
+    alone = [ranker.score_people(user, others[at], inputs[at], city_id=0, slot=1) for at in few]
+    for got, expected in zip(whole, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(got, np.concatenate(expected), atol=1e-6)
+        assert np.ptp(got) > 1e-3
 
 
 def test_combined_score() -> None:

@@ -1,0 +1,28 @@
+"""The threads that work requests out: few, whatever the number of requests.
+
+They share one interpreter lock. Of many that compute at once, one that reads from the online store gets its answer in
+time and the lock too late, and the deadline takes that for a store that is gone. Requests that wait for a thread cost
+nothing, and all are answered as soon as they would be by more of them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
+
+from recsys.breaker import THRESHOLD
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# As many as open the breaker by failing: where the online store freezes, the requests that find out wait side by side,
+# and the others not at all.
+_POOL: Final = ThreadPoolExecutor(THRESHOLD, thread_name_prefix="answer")
+
+
+async def in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run what blocks; as `asyncio.to_thread`, in threads of its own."""
+    asked = partial(copy_context().run, work, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_POOL, asked)
