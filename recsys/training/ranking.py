@@ -19,13 +19,13 @@ from recsys.errors import DataError
 from recsys.models.heads import PlaceHead
 from recsys.models.losses import list_loss
 from recsys.models.model import RecModel
-from recsys.training.evaluation import ranking_metrics
+from recsys.training.evaluation import Floats, ranking_metrics
 from recsys.training.inputs import Prepared
 from recsys.training.lists import ListBatch, Lists, draw_batch
 from recsys.training.sampling import step_generator, step_seed
 
 _BLOCK = 64  # lists measured at once
-_WORTH = 1.01  # so much better, or without it: a validation window is too small to tell less from chance
+_CLEAR = 2.0  # standard errors of a gain over the validation window's users: what gains less may do so by chance
 
 
 @dataclass(frozen=True)
@@ -127,19 +127,33 @@ def fit_head(
     _standardize(model, windows[-1])
     untrained = _state(model)
     history: list[RankProgress] = []
-    best, reached = untrained, -math.inf
+    best = untrained
     uses: list[str] = []
+    reached: list[Floats] = []
     for more in ([], *([part] for part in PlaceHead.MAY_USE)):
         tried = [*uses, *more]
         model.heads.load_state_dict(untrained)
         model.heads.place.use(tried)
-        found, metric = _fit(model, learned, valid, config, seed, history, on_progress)
-        if metric > reached * _WORTH:
-            uses, best, reached = tried, found, metric
+        found, ndcg = _fit(model, learned, valid, config, seed, history, on_progress)
+        if valid is None or not reached or clearly_better(valid, ndcg, reached):
+            uses, best, reached = tried, found, ndcg
         if valid is None:
             break
     model.heads.load_state_dict(best)
     return history
+
+
+def clearly_better(valid: Window, ndcg: Sequence[Floats], before: Sequence[Floats]) -> bool:
+    """Whether the sum of both kinds' mean NDCG@10 has grown by more than chance makes it, over users.
+
+    Args:
+        valid: the lists measured on. ndcg, before: of each kind, by list, as `measure_lists` gives them.
+    """
+    # what each user adds to the sum, by both lists together: a user's two lists are no two witnesses
+    gain = np.zeros(len(valid.kinds[0].prepared.users.city))
+    for lists, now, then in zip(valid.kinds, ndcg, before, strict=True):
+        np.add.at(gain, lists.user.numpy(), (now - then) / len(now))
+    return bool(gain.sum() > _CLEAR * math.sqrt((gain**2).sum()))
 
 
 def refit_head(
@@ -177,8 +191,8 @@ def _fit(
     seed: int,
     history: list[RankProgress],
     on_progress: Callable[[RankProgress], None],
-) -> tuple[dict[str, Tensor], float]:
-    """The best epoch's weights and its sum of both NDCG@10."""
+) -> tuple[dict[str, Tensor], list[Floats]]:
+    """The best epoch's weights and its NDCG@10 by list, of each kind that there is."""
     parameters = [*model.heads.place.parameters(), *model.heads.place_context.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * sum(math.ceil(len(_liked(lists)) / config.batch) for lists in learned)
@@ -186,6 +200,7 @@ def _fit(
         optimizer, config.learning_rate, total_steps=max(steps, 20), pct_start=0.1
     )
     best, best_epoch, reached = _state(model), 0, -math.inf
+    figures: list[Floats] = []
     for epoch in range(config.epochs):
         if epoch - best_epoch > config.patience:
             break
@@ -197,12 +212,15 @@ def _fit(
             for lists, chosen, anchor in _batches(learned, config.batch, generator)
         ]
         model.heads.eval()
-        ndcg = (0.0, 0.0) if valid is None else (measure_lists(model, valid.every), measure_lists(model, valid.fresh))
+        both = (None, None) if valid is None else (valid.every, valid.fresh)
+        found = [None if lists is None else measure_lists(model, lists) for lists in both]
+        ndcg = [0.0 if one is None else float(one.mean()) for one in found]
         if valid is None or sum(ndcg) > reached:
             best, best_epoch, reached = _state(model), epoch, sum(ndcg)
+            figures = [one for one in found if one is not None]
         history.append(RankProgress(model.heads.place.reads, epoch, config.epochs, float(np.mean(losses)), *ndcg))
         on_progress(history[-1])
-    return best, reached
+    return best, figures
 
 
 def _batches(learned: Sequence[Lists], size: int, generator: torch.Generator) -> list[tuple[Lists, Tensor, Tensor]]:
@@ -260,10 +278,8 @@ def _logits(model: RecModel, lists: Lists, batch: ListBatch) -> Tensor:
 
 
 @torch.no_grad()
-def measure_lists(model: RecModel, lists: Lists | None) -> float:
-    """NDCG@10 of the head over lists, without a context; 0 without lists."""
-    if lists is None:
-        return 0.0
+def measure_lists(model: RecModel, lists: Lists) -> Floats:
+    """(L,) NDCG@10 of the head over lists, without a context."""
     found = []
     for at in torch.split(torch.arange(len(lists.user)), _BLOCK):
         batch = ListBatch(
@@ -273,7 +289,8 @@ def measure_lists(model: RecModel, lists: Lists | None) -> float:
         scores = _logits(model, lists, batch).mean(dim=0).masked_fill(~lists.there[at], -torch.inf)
         order = scores.argsort(dim=1, descending=True, stable=True)
         found.append(ranking_metrics(lists.liked[at].gather(1, order).numpy(), lists.targets[at].numpy(), 10)[1])
-    return float(np.concatenate(found).mean())
+    out: Floats = np.concatenate(found)
+    return out
 
 
 def _standardize(model: RecModel, window: Window) -> None:

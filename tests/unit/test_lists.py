@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,6 +136,27 @@ def test_a_list_learns_what_came_in_later_windows_too() -> None:
     assert torch.equal(narrow.liked, one.is_positive(narrow.user[:, None], narrow.place))
     assert bool((wide.liked >= narrow.liked).all())
     assert bool((wide.liked > narrow.liked).any())
+
+
+def test_what_may_be_chance_is_not_clearly_better(prepared: Prepared) -> None:
+    window = ranking.Window(lists_of(prepared), lists_of(prepared, fresh=True))
+    rng = np.random.default_rng(0)
+    before = [rng.random(len(lists.user)) for lists in window.kinds]
+    ahead = [x + 0.02 for x in before]
+    noisy = [x + 0.02 + rng.normal(0, 0.5, len(x)) for x in before]
+    assert ranking.clearly_better(window, ahead, before)
+    assert not ranking.clearly_better(window, before, before)
+    assert not ranking.clearly_better(window, before, ahead)
+    assert not ranking.clearly_better(window, noisy, before)
+    # a user's two lists are no two witnesses: 1.7 standard errors in one kind are 1.7 where the other says the same
+    luck = rng.normal(0, 1, len(before[0]))
+    luck += 1.7 * np.sqrt((luck**2).sum()) / len(luck) - luck.mean()
+    for times, expected in ((1.0, False), (1.4, True)):
+        gain = luck + (times - 1) * luck.mean()
+        assert (
+            ranking.clearly_better(ranking.Window(window.every, window.every), [gain + before[0]] * 2, [before[0]] * 2)
+            == expected
+        )
 
 
 def test_a_list_without_a_positive_is_not_learned(prepared: Prepared) -> None:

@@ -171,9 +171,11 @@ def test_the_best_epoch_of_what_helps_comes_back(valid: Snapshot, undisturbed: F
             reached[e["reads"]] = max(reached.get(e["reads"], 0.0), e["ndcg"] + e["ndcg_new"])
     assert len(reached) == 1 + len(PlaceHead.MAY_USE)
     kept, *more = reached
-    for tried in more:
+    for tried, then in zip(more, [*more[1:], f"{undisturbed.reads} + "], strict=True):
         assert tried.startswith(f"{kept} + "), "each is tried beside what helped before"
-        kept = tried if reached[tried] > 1.01 * reached[kept] else kept
+        if then.startswith(f"{tried} + "):
+            assert reached[tried] > reached[kept], "what does not help is not kept"
+            kept = tried
     assert kept == undisturbed.reads
     assert undisturbed.valid.rows["model"]["ndcg"] == pytest.approx(
         undisturbed.best_metric, abs=0.02
