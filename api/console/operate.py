@@ -48,7 +48,9 @@ _EVALUATION: Final = "evaluation.parquet"
 # A report has its styles and pictures in itself, and nothing that runs.
 _REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 REFUSED: Final = PROBLEM | {"description": "the command ended without having done it, and says why"}
-Page = Annotated[str, PathParameter(pattern=r"^(quality/(docs/)?)?[a-z0-9_]{1,64}\.html$")]
+Page = Annotated[
+    str, PathParameter(pattern=r"^(quality/(docs/)?)?[a-z0-9_]{1,64}\.html$", description="under data/reports/")
+]
 
 router = APIRouter(prefix="/console", tags=["console"], responses=ERRORS)
 

@@ -32,7 +32,7 @@ async def find_users(
     desk: AtDesk,
     state: Live,
     q: Annotated[Text, Query(description="part of a name, a number or an id of the source; empty: anybody")] = "",
-    limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 10,
+    limit: Annotated[int, Query(ge=1, le=MAX_FOUND, description="at most so many")] = 10,
 ) -> PeopleFound:
     """People of the live version by name or id; without either, some by chance."""
     engine, directory = state.require(), desk.directory(state)

@@ -22,7 +22,7 @@ _USER: Final = 42
 
 router = APIRouter(prefix="/console", tags=["console"], responses=ERRORS)
 Number = Annotated[int, Field(ge=0, lt=2**63)]
-CityId = Annotated[int, Path(ge=0, lt=2**31)]
+CityId = Annotated[int, Path(ge=0, lt=2**31, description="of the live version")]
 Ids = Annotated[list[Number], Query(min_length=1, max_length=MAX_PLACES, description="our numbers; may repeat")]
 
 

@@ -44,7 +44,7 @@ def _questions(text: str) -> dict[str, Question]:
 
 
 QUESTIONS: Final = _questions((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
-Name = Annotated[str, PathParameter(pattern=r"^\w{1,40}$")]
+Name = Annotated[str, PathParameter(pattern=r"^\w{1,40}$", description="of GET /console/queries")]
 
 router = APIRouter(prefix="/console", tags=["console"], responses=ERRORS)
 
@@ -60,22 +60,22 @@ class ChartOut(BaseModel):
 class QuestionOut(BaseModel):
     """A question that may be asked."""
 
-    name: str
-    title: str
-    sql: str
-    chart: ChartOut | None
+    name: str = Field(description="by which it is asked")
+    title: str = Field(description="the question")
+    sql: str = Field(description="what is run")
+    chart: ChartOut | None = Field(description="null: a table says it best")
 
 
 class QuestionsOut(BaseModel):
     """All of them."""
 
-    queries: list[QuestionOut]
+    queries: list[QuestionOut] = Field(description="in the order of the page")
 
 
 class RowsOut(BaseModel):
     """An answer."""
 
-    columns: list[str]
+    columns: list[str] = Field(description="names")
     rows: list[list[Any]] = Field(description=f"the first {_MOST_ROWS}; long texts and lists are cut")
     total: int = Field(description="how many rows there are")
     missing: str | None = Field(description="what has to exist before this can be asked; null: it was answered")

@@ -15,19 +15,19 @@ MAX_PLACES: Final = 100
 class CityOut(BaseModel):
     """A city of the live version."""
 
-    city_id: int
-    city_name: str
+    city_id: int = Field(description="which city")
+    city_name: str = Field(description="its name")
 
 
 class About(BaseModel):
     """What the page begins with."""
 
-    model_version: str
+    model_version: str = Field(description="the version that serves")
     versions: list[str] = Field(description="the versions that are loaded, the live one first")
     synthetic: bool = Field(description="a made-up world, whose truth is known")
     someone: int = Field(description="a person of the live version to begin with")
     now: str = Field(description="the moment the service believes in, ISO 8601")
-    cities: list[CityOut]
+    cities: list[CityOut] = Field(description="of the live version")
     time_slots: list[str] = Field(description="names, in order")
     slot_by_day_and_time: list[list[int]] = Field(
         description="of weekdays and weekends, the slot of morning, afternoon, evening and night"
@@ -40,39 +40,39 @@ class PersonFound(User):
     """Somebody of the live version."""
 
     name: str = Field(description="empty where it is not known")
-    city_id: int
-    city_name: str
+    city_id: int = Field(description="which city")
+    city_name: str = Field(description="its name")
 
 
 class PeopleFound(BaseModel):
     """Who was found, best first."""
 
-    users: list[PersonFound]
+    users: list[PersonFound] = Field(description="at most as many as were asked for")
 
 
 class Weighted(BaseModel):
     """One of somebody's tastes."""
 
-    name: str
+    name: str = Field(description="of the category, tag, vibe or neighborhood")
     weight: float = Field(description="share of the whole, 0 to 1")
 
 
 class PlaceSeen(Named):
     """A place where somebody was."""
 
-    place_id: int
-    name: str
-    neighborhood_name: str
-    city_name: str
+    place_id: int = Field(description="our number")
+    name: str = Field(description="as people read it")
+    neighborhood_name: str = Field(description="empty where it is not known")
+    city_name: str = Field(description="where it is")
 
 
 class PersonOut(PersonFound):
     """Somebody as the online store has them now."""
 
-    neighborhood_name: str
-    categories: list[Weighted]
-    tags: list[Weighted]
-    vibes: list[Weighted]
+    neighborhood_name: str = Field(description="empty where it is not known")
+    categories: list[Weighted] = Field(description="heaviest first")
+    tags: list[Weighted] = Field(description="heaviest first, at most 8")
+    vibes: list[Weighted] = Field(description="heaviest first, at most 5")
     neighborhoods: list[Weighted] = Field(description="where they go out, in their own city")
     recent: list[PlaceSeen] = Field(description="places of their last visits and views, newest first, each once")
     degraded: list[str] = Field(description=DEGRADED)
@@ -81,8 +81,8 @@ class PersonOut(PersonFound):
 class NeighborhoodOut(BaseModel):
     """One neighborhood, and where it is."""
 
-    neighborhood_id: int
-    name: str
+    neighborhood_id: int = Field(description="within its city")
+    name: str = Field(description="as people read it")
     places: int = Field(description="of the live version")
     latitude: float | None = Field(description="degrees north, the middle of its places; null: not known")
     longitude: float | None = Field(description="degrees east")
@@ -91,30 +91,30 @@ class NeighborhoodOut(BaseModel):
 class CityMap(CityOut):
     """A city and its neighborhoods."""
 
-    neighborhoods: list[NeighborhoodOut]
+    neighborhoods: list[NeighborhoodOut] = Field(description="by their numbers")
 
 
 class PlaceOut(Named):
     """A place: what a card says besides score and reasons."""
 
-    place_id: int
-    name: str
-    city_id: int
-    neighborhood_id: int
-    neighborhood_name: str
+    place_id: int = Field(description="our number")
+    name: str = Field(description="as people read it")
+    city_id: int = Field(description="which city")
+    neighborhood_id: int = Field(description="within its city")
+    neighborhood_name: str = Field(description="empty where it is not known")
     price_band: int = Field(description="0 cheap … 4 dear")
     time_slot: int = Field(description="the one that is typical of it")
-    categories: list[str]
+    categories: list[str] = Field(description="names")
     tags: list[str] = Field(description="at most 6, the most typical first")
     visitors: int | None = Field(description="users who had been there when the version was made; null: it is newer")
-    latitude: float | None
-    longitude: float | None
+    latitude: float | None = Field(description="degrees north; null: not known")
+    longitude: float | None = Field(description="degrees east; null: not known")
 
 
 class PlacesOut(BaseModel):
     """Places in the order in which they were asked for, without those that nobody knows."""
 
-    places: list[PlaceOut]
+    places: list[PlaceOut] = Field(description="what cards say")
     degraded: list[str] = Field(description=DEGRADED)
 
 
@@ -123,7 +123,7 @@ class PopularRequest(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"city_id": 2, "top_k": 10}]})
 
-    city_id: City
+    city_id: City = Field(description="which city")
     filters: PlaceFilters | None = Field(default=None, description="as of a request for places")
     exclude_place_ids: Excluded = Field(default=[], description="places that are left out")
     top_k: TopK = 10
@@ -132,29 +132,29 @@ class PopularRequest(Strict):
 class PopularOut(Named):
     """One place."""
 
-    place_id: int
-    name: str
-    neighborhood_name: str
+    place_id: int = Field(description="our number")
+    name: str = Field(description="as people read it")
+    neighborhood_name: str = Field(description="empty where it is not known")
     visitors: int = Field(description="users who had been there when the version was made")
 
 
 class PopularResponse(BaseModel):
     """The same list for everybody, most visited first."""
 
-    recommendations: list[PopularOut]
-    city_id: int
-    city_name: str
+    recommendations: list[PopularOut] = Field(description="best first")
+    city_id: int = Field(description="which city")
+    city_name: str = Field(description="its name")
     degraded: list[str] = Field(description=DEGRADED)
-    model_version: str
-    request_id: str
+    model_version: str = Field(description="the version that answered")
+    request_id: str = Field(description="finds the request in the log")
 
 
 class OraclePlace(Named):
     """One place."""
 
-    place_id: int
-    name: str
-    neighborhood_name: str
+    place_id: int = Field(description="our number")
+    name: str = Field(description="as people read it")
+    neighborhood_name: str = Field(description="empty where it is not known")
 
 
 class OracleResponse(BaseModel):
@@ -162,7 +162,7 @@ class OracleResponse(BaseModel):
 
     there: bool = Field(description="the lists of this data set are there")
     examples: list[int] = Field(description="some of the users of whom there is one")
-    recommendations: list[OraclePlace]
+    recommendations: list[OraclePlace] = Field(description="best first")
     degraded: list[str] = Field(description=DEGRADED)
 
 

@@ -13,6 +13,7 @@ from api.console.job import run_command
 from api.state import State
 from recsys.errors import JobRefused, JobTooSlow
 from recsys.settings import Settings
+from tests.conftest import ROOT
 from tests.parts import N_PLACES, N_USERS, NOW, make_engine
 
 
@@ -24,6 +25,23 @@ def client(tmp_path_factory: pytest.TempPathFactory):
     )
     with TestClient(create_app(Settings(data_dir=folder, _env_file=None), ready=state)) as made:
         yield made
+
+
+def test_its_document_is_its_own_and_describes_everything(client: TestClient):
+    schema = client.get("/console/openapi.json").json()
+    said = (ROOT / "docs" / "api.md").read_text()
+    for path, methods in schema["paths"].items():
+        assert path.startswith("/console")
+        for method, operation in methods.items():
+            assert f"`{method.upper()} {path}`" in said
+            assert operation["description"], path
+            for parameter in operation.get("parameters", ()):
+                assert parameter.get("description"), f"{path}: {parameter['name']}"
+    for name, part in schema["components"]["schemas"].items():
+        assert part["description"], name
+        for field, about in part["properties"].items():
+            assert about.get("description"), f"{name}.{field}"
+    assert not any(path.startswith("/console") for path in client.get("/openapi.json").json()["paths"])
 
 
 def test_without_a_lake_people_are_found_by_number(client: TestClient):
