@@ -41,7 +41,6 @@ async def about(request: Request, desk: AtDesk, state: Live) -> About:
         time_slots=list(TIME_SLOTS),
         slot_by_day_and_time=[list(day) for day in SLOT_BY_DAY_AND_TIME],
         names=await asyncio.to_thread(lambda: desk.directory(state).there),
-        metrics=any(getattr(route, "path", None) == "/metrics" for route in request.app.routes),
     )
 
 

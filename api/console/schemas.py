@@ -33,7 +33,6 @@ class About(BaseModel):
         description="of weekdays and weekends, the slot of morning, afternoon, evening and night"
     )
     names: bool = Field(description="people can be found by name: the lake is here")
-    metrics: bool = Field(description="there is `GET /metrics`")
 
 
 class PersonFound(User):

@@ -24,11 +24,11 @@ function useBeat() {
   return beat;
 }
 
-export function Operate({ about, degraded, refresh }) {
+export function Operate({ degraded, refresh }) {
   const beat = useBeat();
   const state = useLoad(() => get("/console/operations"), `operations:${beat}`);
   const versions = useLoad(() => get("/console/versions"), `versions:${beat}`);
-  const metrics = useLoad(() => getText("/metrics"), about.metrics ? `metrics:${beat}` : null);
+  const metrics = useLoad(() => getText("/metrics"), `metrics:${beat}`);
   const now = state.data;
   useEffect(() => degraded([], now && Object.values(now.parts).some((p) => p !== "answers" && p !== "loaded")), [now]);
   return html`<div class="operate">
@@ -36,7 +36,7 @@ export function Operate({ about, degraded, refresh }) {
     <${Problem} error=${state.error} onRetry=${state.reload} />
     <${Versions} versions=${versions} onChanged=${() => (versions.reload(), state.reload(), refresh())} />
     <div class="sides">
-      <${Latency} metrics=${metrics} known=${about.metrics} beat=${beat} />
+      <${Latency} metrics=${metrics} />
       <${Degradations} now=${now} call=${state.call} />
     </div>
     <div class="sides">
@@ -129,16 +129,19 @@ function Details({ list }) {
   </div>`;
 }
 
+const TIMES = new Set(["recsys_request_seconds", "recsys_stage_seconds"]);
 const median = (sorted) => sorted[sorted.length >> 1];
 
-function Latency({ metrics, known }) {
+function Latency({ metrics }) {
   const own = [...callsSoFar()].map(([name, ms]) => ({ name, sorted: ms.toSorted((a, b) => a - b) }));
-  const stages = metrics.data ? histograms(metrics.data).filter((h) => h.count > 0 && /_(seconds|ms)$/.test(h.name)) : [];
-  const inMs = (h, v) => (h.name.endsWith("_seconds") ? 1e3 * v : v);
-  return html`<${Panel} id="latency-title" title="Latency" source=${known ? html`<${Source} call=${metrics.call} />` : null}>
+  const stages = (metrics.data ? histograms(metrics.data) : [])
+    .filter((h) => h.count > 0 && TIMES.has(h.name) && !/^\/(console|metrics|ready|health)/.test(h.labels.route))
+    .toSorted((a, b) => (a.labels.route + a.name).localeCompare(b.labels.route + b.name) || b.p50 - a.p50)
+    .slice(0, 40);
+  return html`<${Panel} id="latency-title" title="Latency" source=${html`<${Source} call=${metrics.call} />`}>
     <${Problem} error=${metrics.error} />
-    ${stages.length ? html`<${Wide} label="Stages"><table class="answer-table"><caption>Of the service, milliseconds, since it started</caption><thead><tr><th scope="col">Stage</th><th scope="col" class="num">times</th><th scope="col" class="num">median</th><th scope="col" class="num">p95</th><th scope="col" class="num">p99</th></tr></thead>
-      <tbody>${stages.map((h) => html`<tr key=${h.name + JSON.stringify(h.labels)}><th scope="row"><${Name} text=${words(h.name.replace(/^recsys_|_(seconds|ms)$/g, ""))} most=${60} /> <span class="muted"><${Name} text=${Object.values(h.labels).join(" ")} most=${60} /></span></th><td class="num">${number(h.count)}</td>${[h.p50, h.p95, h.p99].map((q, i) => html`<td key=${i} class="num">${number(inMs(h, q), 1)}</td>`)}</tr>`)}</tbody></table><//>` : null}
+    ${stages.length ? html`<${Wide} label="Stages"><table class="answer-table"><caption>Of the service, milliseconds, since it started</caption><thead><tr><th scope="col">Request and stage</th><th scope="col" class="num">times</th><th scope="col" class="num">median</th><th scope="col" class="num">p95</th><th scope="col" class="num">p99</th></tr></thead>
+      <tbody>${stages.map((h) => html`<tr key=${h.name + JSON.stringify(h.labels)}><th scope="row"><span class="mono"><${Name} text=${h.labels.route} most=${60} /></span> <span class="muted"><${Name} text=${h.labels.stage ?? `all of it, ${h.labels.status}`} most=${60} /></span></th><td class="num">${number(h.count)}</td>${[h.p50, h.p95, h.p99].map((q, i) => html`<td key=${i} class="num">${number(1e3 * q, 1)}</td>`)}</tr>`)}</tbody></table><//>` : null}
     <${Wide} label="Requests of this page"><table class="answer-table"><caption>Of this page's own requests, milliseconds, with the way there and back</caption><thead><tr><th scope="col">Request</th><th scope="col" class="num">times</th><th scope="col" class="num">median</th><th scope="col" class="num">worst</th></tr></thead>
       <tbody>${own.map(({ name, sorted }) => html`<tr key=${name}><th scope="row" class="mono">${name}</th><td class="num">${sorted.length}</td><td class="num">${number(median(sorted), 1)}</td><td class="num">${number(sorted.at(-1), 1)}</td></tr>`)}</tbody></table><//>
   <//>`;
