@@ -1,7 +1,7 @@
 """Where the time of a request goes: a name around each step, heard by whoever listens, free where nobody does.
 
 Who answers a request listens with `listening`; what it calls says `@stage("score")`, or `with stage("score"):`, and
-knows nothing of who hears it. Threads that a request starts with `asyncio.to_thread` are heard too. A stage within a
+knows nothing of who hears it. Threads that a request hands work to in its own context are heard too. A stage within a
 stage is part of the outer one.
 """
 

@@ -1,6 +1,5 @@
 """The places of a city that most people had been to: what a list without a model is, under the same rules."""
 
-import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from recsys.recommend.engine import Engine, known
 from recsys.recommend.filters import Filters
 from recsys.recommend.reads import Reads
 from recsys.recommend.rules import Rules
+from recsys.recommend.work import in_thread
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ async def popular_places(
     may = np.flatnonzero(~rules.without)
     reads = Reads(engine, now)
     order = may[np.lexsort((ids[may], -visitors[may]))]
-    chosen = await asyncio.to_thread(known, reads.places, rules.admit, ids, order, top_k)
+    chosen = await in_thread(known, reads.places, rules.admit, ids, order, top_k)
     areas = engine.gazetteer.neighborhoods
     places = [
         PopularPlace(row.place_id, row.name, areas.get((row.city_id, row.neighborhood_id), ""), int(visitors[at]))
