@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import structlog
-import torch
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -55,7 +54,6 @@ def create_app(settings: Settings, *, ready: State | Follower | None = None, wor
             follower.start()
         app.state.fleet, app.state.shadows = fleet, Shadows()
         sys.setswitchinterval(_SWITCH_S)
-        torch.set_num_threads(1)  # a request scores one small batch: more threads only wait for each other
         try:
             yield
         finally:

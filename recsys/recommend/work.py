@@ -12,14 +12,25 @@ from contextvars import copy_context
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
+import torch
+
 from recsys.breaker import THRESHOLD
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+def _alone() -> None:
+    """One thread of PyTorch's, said in each of ours, since that is where it keeps the number.
+
+    A request scores one small batch; a second thread would spin beside it for longer than that takes.
+    """
+    torch.set_num_threads(1)
+
+
 # As many as open the breaker by failing: where the online store freezes, the requests that find out wait side by side,
 # and the others not at all.
-_POOL: Final = ThreadPoolExecutor(THRESHOLD, thread_name_prefix="answer")
+_POOL: Final = ThreadPoolExecutor(THRESHOLD, thread_name_prefix="answer", initializer=_alone)
 
 
 async def in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
