@@ -217,10 +217,8 @@ def _answers(base: str) -> bool:
 
 
 if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_CACHE_S TIMEOUT_S]: the app
-    import uvicorn
-
     from api.app import create_app
-    from api.server import config
+    from api.server import Server, config
     from recsys.settings import Settings
 
     cache_s = float(sys.argv[4]) if sys.argv[4:] else None
@@ -228,4 +226,4 @@ if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_
     timeout_s = float(sys.argv[5]) if sys.argv[5:] else 2.0
     state = make_state(Path(sys.argv[1]), sys.argv[2], now=clock, place_cache_s=cache_s, timeout_s=timeout_s)
     app = create_app(Settings(), ready=state)
-    uvicorn.Server(config(app, Settings(port=int(sys.argv[3])))).run()
+    Server(config(app, Settings(port=int(sys.argv[3]))), lambda: None, deaf=False).run()
