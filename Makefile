@@ -32,7 +32,7 @@ openapi: $(READY) ## write docs/openapi.json again, after a change of the API
 	$(BIN)/python -m api.document docs/openapi.json
 
 bench: $(READY) ## figures: speed of the parts, printed
-	$(BIN)/python -m pytest tests/benchmarks -s
+	$(BIN)/python -m pytest tests/benchmarks -s -o faulthandler_timeout=3600
 
 clean: ## remove the environment and every generated file
 	-@test -x $(BIN)/recsys && $(BIN)/recsys down
