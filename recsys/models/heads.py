@@ -73,40 +73,51 @@ class FriendContext(nn.Module):
         return out
 
 
-class _Trunk(nn.Module):
-    """First layer of both heads over z_u, z_v, z_u * z_v, |z_u - z_v|, context, online features and the cosine.
-
-    One linear map over the concatenation, kept as one map a part so that each part broadcasts. Unit vectors are
-    scaled by sqrt(d): their components are then about 1, as the layer's initialisation expects.
+class _Shallow(nn.Module):
+    """What both heads read of a pair beside vectors and context: features, standardised, and the cosine last.
 
     Attributes:
-        reads: buffer (d_online,), 0 for what `ModelConfig.inputs` leaves out; made from the config, not saved.
+        reads: buffer (d,), 0 for what `ModelConfig.inputs` leaves out; made from the config, not saved.
+
+    Shapes:
+        query (..., D), candidate (..., D), features (..., d) → (..., d + 1)
     """
 
     reads: Tensor
 
     def __init__(self, config: ModelConfig, **widths: int) -> None:
         super().__init__()
-        d, hidden, d_online = config.d_model, config.head_hidden[0], sum(widths.values())
         reads = [torch.full((width,), float(name in config.inputs)) for name, width in widths.items()]
         self.register_buffer("reads", torch.cat(reads), persistent=False)
+        self.standardize = Standardize(sum(widths.values()))
+
+    def forward(self, query: Tensor, candidate: Tensor, features: Tensor) -> Tensor:
+        """See the class."""
+        cosine = (query * candidate).sum(dim=-1, keepdim=True)
+        # cosines of a trained retrieval space are small numbers; 10 brings them to the size of the other inputs
+        return torch.cat([self.standardize(features) * self.reads, 10.0 * cosine], dim=-1)
+
+
+class _Trunk(nn.Module):
+    """First layer over z_u, z_v, z_u * z_v, |z_u - z_v|, context and what `_Shallow` gives.
+
+    One linear map over the concatenation, kept as one map a part so that each part broadcasts. Unit vectors are
+    scaled by sqrt(d): their components are then about 1, as the layer's initialisation expects.
+    """
+
+    def __init__(self, config: ModelConfig, d_shallow: int) -> None:
+        super().__init__()
+        d, hidden = config.d_model, config.head_hidden[0]
         self.scale = math.sqrt(d)
-        self.standardize = Standardize(d_online)
         self.first, self.second, self.product, self.difference = (nn.Linear(d, hidden, bias=i == 0) for i in range(4))
         self.context = nn.Linear(config.d_context, hidden, bias=False)
-        self.online = nn.Linear(d_online + 1, hidden, bias=False)
+        self.online = nn.Linear(d_shallow, hidden, bias=False)
         self.after = nn.Sequential(nn.LayerNorm(hidden), nn.ReLU())
         self.dropout = Dropout(config.head_dropout)
         # One map over all inputs would start each at 1 / sqrt(all of them). The vectors' parts do; the few online
         # features and the context start at their own width, or 512 components of the vectors would drown them.
         for part in (self.first, self.second, self.product, self.difference):
             nn.init.uniform_(part.weight, -1 / math.sqrt(4 * d), 1 / math.sqrt(4 * d))
-
-    def shallow(self, query: Tensor, candidate: Tensor, online: Tensor) -> Tensor:
-        """(..., d_online + 1): the features standardised, and the cosine last."""
-        cosine = (query * candidate).sum(dim=-1, keepdim=True)
-        # cosines of a trained retrieval space are small numbers; 10 brings them to the size of the other inputs
-        return torch.cat([self.standardize(online) * self.reads, 10.0 * cosine], dim=-1)
 
     def forward(
         self, query: Tensor, candidate: Tensor, context: Tensor, shallow: Tensor, share: Share | None = None
@@ -156,37 +167,34 @@ class _Committee(nn.Module):
 
 
 class PlaceHead(nn.Module):
-    """Relevance of a place for a user in a context: the seed's MLP over everything, and beside it short paths.
+    """Relevance of a place for a user in a context, by what sources and counters say and the retrieval cosine.
 
-    What sources and counters say, and the retrieval cosine, reach the score by a linear path (Cheng et al. 2016, "wide
-    and deep") and by a narrow network of their own. Where labels are few these learn, while the deep path has 512
-    products of vectors to overfit; what is read is decided by the validation window (`training/ranking.py`).
-    The linear path starts at the cosine alone, so an untrained head ranks as retrieval does.
+    A line and a narrow network, side by side (Cheng et al. 2016, "wide and deep"), of which there are as many as the
+    committee has members. Each learns for itself, by its own loss, dropout and starting point, and the score is the
+    mean of theirs: what one fits by chance, the others do not (Lakshminarayanan et al., "Simple and scalable predictive
+    uncertainty estimation using deep ensembles", NIPS 2017). The line starts at the cosine alone, so an untrained head
+    ranks as retrieval does.
 
-    Of the two short paths there are as many as the committee has members. Each learns for itself, by its own loss,
-    dropout and starting point, and the score is the mean of theirs: what one fits by chance, the others do not
-    (Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles", NIPS 2017).
+    Differs from the seed, whose head reads the vectors' products: what they say beyond the cosine never helped where
+    labels decide (docs/model.md).
 
     Attributes:
-        MAY_USE: what it can do without: the online counters, the cosine, the deep path with the vectors.
-        uses: buffer (3,), 1 for those that it reads, else 0.
+        MAY_USE: what it can do without: the online counters, the cosine.
+        uses: buffer (2,), 1 for those that it reads, else 0.
 
     Shapes:
         query (..., D), candidate (..., D) unit vectors, context (..., 16), inputs (..., D_PLACE_INPUT) → (...) logits
     """
 
-    MAY_USE: Final = ("counters", "cosine", "vectors")
+    MAY_USE: Final = ("counters", "cosine")
     uses: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        (hidden, last), narrow, dropout = config.head_hidden, config.narrow_hidden, config.narrow_dropout
-        self.trunk = _Trunk(config, online=D_ONLINE_PLACE, sources=len(PLACE_SIGNALS))
-        self.deep = nn.Sequential(
-            nn.Linear(hidden, last), nn.LayerNorm(last), nn.ReLU(), Dropout(config.head_dropout), nn.Linear(last, 1)
-        )
-        self.narrow = _Committee(config.members, D_PLACE_INPUT + 1 + config.d_context, narrow, dropout)
-        self.wide = nn.Linear(D_PLACE_INPUT + 1, config.members, bias=False)
+        self.shallow = _Shallow(config, online=D_ONLINE_PLACE, sources=len(PLACE_SIGNALS))
+        n = D_PLACE_INPUT + 1
+        self.narrow = _Committee(config.members, n + config.d_context, config.narrow_hidden, config.narrow_dropout)
+        self.wide = nn.Linear(n, config.members, bias=False)
         nn.init.zeros_(self.wide.weight)
         nn.init.ones_(self.wide.weight[:, -1])
         self.register_buffer("uses", torch.ones(len(self.MAY_USE)))
@@ -208,14 +216,12 @@ class PlaceHead(nn.Module):
 
     def members(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> Tensor:
         """The logits of each of K members, (K, ...), which learn apart."""
-        counters, cosine, deep = self.uses[:, None]
+        counters, cosine = self.uses[:, None]
         read = torch.cat([counters.expand(D_ONLINE_PLACE), self.uses.new_ones(len(PLACE_SIGNALS)), cosine])
-        shallow = self.trunk.shallow(query, candidate, inputs) * read
+        shallow = self.shallow(query, candidate, inputs) * read
         said = torch.cat([shallow, context.expand(*shallow.shape[:-1], context.shape[-1])], dim=-1)
-        logits: Tensor = self.narrow(said) + self.wide(shallow).movedim(-1, 0)
-        if deep:
-            logits = logits + self.deep(self.trunk(query, candidate, context, shallow)).squeeze(-1)
-        return logits
+        out: Tensor = self.narrow(said) + self.wide(shallow).movedim(-1, 0)
+        return out
 
 
 class TieScorer(nn.Module):
@@ -259,7 +265,8 @@ class FriendHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden, last = config.head_hidden
-        self.trunk = _Trunk(config, online=D_ONLINE_PEOPLE)
+        self.shallow = _Shallow(config, online=D_ONLINE_PEOPLE)
+        self.trunk = _Trunk(config, D_ONLINE_PEOPLE + 1)
         self.compat, self.attend = (
             nn.Sequential(nn.Linear(hidden, last), nn.ReLU(), nn.Linear(last, 1)) for _ in range(2)
         )
@@ -278,7 +285,7 @@ class FriendHead(nn.Module):
         self, query: Tensor, candidate: Tensor, context: Tensor, online: Tensor, share: Share | None = None
     ) -> tuple[Tensor, Tensor]:
         """The seed's network alone; online (..., D_ONLINE_PEOPLE); share: whose rows of a batch these are."""
-        hidden = self.trunk(query, candidate, context, self.trunk.shallow(query, candidate, online), share)
+        hidden = self.trunk(query, candidate, context, self.shallow(query, candidate, online), share)
         return self.compat(hidden).squeeze(-1), self.attend(hidden).squeeze(-1)
 
 

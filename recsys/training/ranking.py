@@ -299,7 +299,7 @@ def _standardize(model: RecModel, window: Window) -> None:
     for lists in window.kinds:
         step = max(1, len(lists.inputs) // 256)
         rows.append(lists.inputs[::step][lists.there[::step]].float())
-    model.heads.place.trunk.standardize.fit(torch.cat(rows))
+    model.heads.place.shallow.standardize.fit(torch.cat(rows))
 
 
 def _state(model: RecModel) -> dict[str, Tensor]:

@@ -212,7 +212,7 @@ def _fit_scales(model: RecModel, last: Prepared) -> None:
     friends = last.snapshot.friends
     if len(friends.user_u):
         people = last.snapshot.people_features(friends.user_u[:50_000], friends.user_v[:50_000])
-        model.heads.friend.trunk.standardize.fit(people)
+        model.heads.friend.shallow.standardize.fit(people)
 
 
 def _state(model: RecModel) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ known = store.rank_places(1, places, end).features[:, len(PLACE_ACTIVITY)] == 1
 np.testing.assert_allclose(online[known], np.array(expected)[known], atol=1e-6)
 assert online.any()
 assert store.schema()["place_activity"]["state"].endswith(",day_1")
-assert Heads(ModelConfig()).place.trunk.standardize is not None
+assert Heads(ModelConfig()).place.shallow.standardize is not None
 print("followed", D_ONLINE_PLACE)
 store.close()
 """

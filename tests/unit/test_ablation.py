@@ -79,7 +79,7 @@ def test_a_head_does_not_read_what_it_is_not_given(inputs: tuple[str, ...]) -> N
     sources[:, D_ONLINE_PLACE:] += 1.0
     assert torch.equal(place(u, v, context, said), place(u, v, context, online)) == ("online" not in inputs)
     assert torch.equal(place(u, v, context, said), place(u, v, context, sources)) == ("sources" not in inputs)
-    pair = torch.rand(4, friend.trunk.standardize.mean.shape[0])
+    pair = torch.rand(4, friend.shallow.standardize.mean.shape[0])
     same = torch.equal(friend(u, v, context, pair)[0], friend(u, v, context, pair + 1.0)[0])
     assert same == ("online" not in inputs)
 

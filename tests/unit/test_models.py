@@ -207,8 +207,7 @@ def test_the_place_head_is_the_mean_of_members_that_are_networks_of_their_own(co
     head = PlaceHead(replace(config, members=3)).eval()
     nn.init.normal_(head.wide.weight)
     u, p, ctx, inputs = (torch.randn(4, 5, d) for d in (D_MODEL, D_MODEL, 16, D_PLACE_INPUT))
-    head.use(["counters", "cosine"])
-    shallow = head.trunk.shallow(u, p, inputs)
+    shallow = head.shallow(u, p, inputs)
     alone = []
     for k in range(3):
         network, line = _member(head, k)
@@ -219,14 +218,12 @@ def test_the_place_head_is_the_mean_of_members_that_are_networks_of_their_own(co
 
 
 def test_a_committee_of_one_is_one_network(config: ModelConfig) -> None:
-    """The sum of the parts is the head that had a narrow path and a line, without a committee."""
     torch.manual_seed(0)
     head = PlaceHead(replace(config, members=1)).eval()
     u, p, ctx, inputs = (torch.randn(4, d) for d in (D_MODEL, D_MODEL, 16, D_PLACE_INPUT))
-    shallow = head.trunk.shallow(u, p, inputs)
+    shallow = head.shallow(u, p, inputs)
     network, line = _member(head, 0)
-    deep = head.deep(head.trunk(u, p, ctx, shallow))
-    expected = network(torch.cat([shallow, ctx], dim=-1)) + line(shallow) + deep
+    expected = network(torch.cat([shallow, ctx], dim=-1)) + line(shallow)
     torch.testing.assert_close(head(u, p, ctx, inputs), expected[:, 0], atol=1e-5, rtol=1e-5)
 
 
@@ -262,7 +259,7 @@ def test_what_the_head_does_not_use_changes_nothing(config: ModelConfig, part: s
     u, p, ctx, inputs = (torch.randn(4, d) for d in (D_MODEL, D_MODEL, 16, D_PLACE_INPUT))
     other = inputs.clone()
     other[:, :D_ONLINE_PLACE] += 1.0
-    changed = {"counters": (u, p, ctx, other), "cosine": (-u, p, ctx, inputs), "vectors": (2 * u, p / 2, ctx, inputs)}
+    changed = {"counters": (u, p, ctx, other), "cosine": (-u, p, ctx, inputs)}
     used = [one for one in PlaceHead.MAY_USE if one == part]
     for uses, differs in ((used, True), ([], False)):
         head.use(uses)
