@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PEOPLE, ONLINE_USER
-from recsys.constants import C_COARSE, C_FINE, C_VIBE, FACETS
+from recsys.constants import C_COARSE, C_FINE, C_VIBE, FACETS, N_PRICE_BANDS, N_TIME_SLOTS
 from recsys.errors import FeatureStoreUnavailable
 from recsys.index import EdgeIndex, Vectors
 from recsys.models.config import ModelConfig
@@ -23,7 +23,7 @@ from recsys.recommend.community import Community
 from recsys.recommend.engine import Engine, Gazetteer
 from recsys.recommend.fallback import Own
 from recsys.safety import Safety
-from recsys.sources import Memory, Outings, PeopleSources, PlaceSources
+from recsys.sources import Memory, Outings, PeopleSources, PlaceSources, Traits
 
 NOW = datetime(2024, 3, 25, tzinfo=UTC)
 N_USERS, N_PLACES, N_CITIES, N_AREAS = 60, 200, 3, 4
@@ -106,6 +106,12 @@ def unit(rng: np.random.Generator, n: int) -> np.ndarray:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
+def traits(categories: np.ndarray, tags: np.ndarray) -> Traits:
+    """Places of some kinds, whose areas, prices and slots go round."""
+    at = np.arange(len(categories))
+    return Traits(categories, tags, at % N_AREAS, at % N_PRICE_BANDS, at % N_TIME_SLOTS)
+
+
 def make_sources(n_users: int) -> PlaceSources:
     """Each user was at five places, some twice, and knows two others."""
     rng = np.random.default_rng(4)
@@ -116,7 +122,7 @@ def make_sources(n_users: int) -> PlaceSources:
     ties = np.concatenate([u, (u + 1) % n_users]), np.concatenate([(u + 1) % n_users, u])
     kinds = np.eye(C_COARSE, dtype=np.float32)[rng.integers(C_COARSE, size=N_PLACES)]
     tags, city = np.eye(C_FINE, dtype=np.float32)[np.arange(N_PLACES) % C_FINE], np.arange(N_PLACES) % N_CITIES
-    return PlaceSources(Memory.of((user, place), count, age, ties, city, kinds, tags, n_users))
+    return PlaceSources(Memory.of((user, place), count, age, ties, city, traits(kinds, tags), n_users))
 
 
 def places_table(rows: Mapping[int, PlaceRow], vectors: np.ndarray) -> pa.Table:

@@ -17,9 +17,11 @@ from recsys.models.config import ModelConfig
 from recsys.models.dropout import Dropout
 from recsys.models.encoders import Standardize
 from recsys.models.share import Share
-from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
+from recsys.sources import PEOPLE_SIGNALS, PLACE_FITS, PLACE_SIGNALS
 
-D_PLACE_INPUT = D_ONLINE_PLACE + len(PLACE_SIGNALS)  # what the place head reads beside vectors and context
+# what the place head reads beside vectors and context: online counters, how a place fits, what sources say
+_D_SOURCES = len(PLACE_FITS) + len(PLACE_SIGNALS)
+D_PLACE_INPUT = D_ONLINE_PLACE + _D_SOURCES
 D_PEOPLE_INPUT = D_ONLINE_PEOPLE + len(PEOPLE_SIGNALS)  # the same of the friend head
 _D_ID = 8  # width of the contexts' own city and slot vectors, as in the seed
 
@@ -191,7 +193,7 @@ class PlaceHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.shallow = _Shallow(config, online=D_ONLINE_PLACE, sources=len(PLACE_SIGNALS))
+        self.shallow = _Shallow(config, online=D_ONLINE_PLACE, sources=_D_SOURCES)
         n = D_PLACE_INPUT + 1
         self.narrow = _Committee(config.members, n + config.d_context, config.narrow_hidden, config.narrow_dropout)
         self.wide = nn.Linear(n, config.members, bias=False)
@@ -217,7 +219,7 @@ class PlaceHead(nn.Module):
     def members(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> Tensor:
         """The logits of each of K members, (K, ...), which learn apart."""
         counters, cosine = self.uses[:, None]
-        read = torch.cat([counters.expand(D_ONLINE_PLACE), self.uses.new_ones(len(PLACE_SIGNALS)), cosine])
+        read = torch.cat([counters.expand(D_ONLINE_PLACE), self.uses.new_ones(_D_SOURCES), cosine])
         shallow = self.shallow(query, candidate, inputs) * read
         said = torch.cat([shallow, context.expand(*shallow.shape[:-1], context.shape[-1])], dim=-1)
         out: Tensor = self.narrow(said) + self.wide(shallow).movedim(-1, 0)

@@ -12,8 +12,9 @@ from recsys.aggregates.states import Ints
 from recsys.artifacts import Artifact
 from recsys.constants import FACETS
 from recsys.errors import ArtifactError
+from recsys.online import UserProfile
 from recsys.recommend.facets import Bools, Facets, Wanted
-from recsys.sources import PLACE_SOURCES, SOURCES, Fusion, PlaceSources, Said
+from recsys.sources import PLACE_SOURCES, SOURCES, Fusion, PlaceSources, Said, Stated
 from recsys.stages import stage
 
 Floats = npt.NDArray[np.float32]
@@ -237,6 +238,22 @@ class Catalogue:
         """Numbers of those to whom a user had a tie, as of the version."""
         found: Ints = self.sources.memory.friends[[node]].indices
         return found
+
+    @stage("features")
+    def fits(self, user: UserProfile, city: int, position: Ints, slot: int, wanted: Collection[int]) -> Floats:
+        """(C,) places of a city, by position → (C, len(PLACE_FITS)), how they fit somebody and a request.
+
+        Args:
+            slot: asked for, or SLOT_NOT_SAID. wanted: categories asked for.
+        """
+        areas = np.array([*user.areas], dtype=np.int64)[None]
+        shares = np.array([*user.areas.values()], dtype=np.float32)[None]
+        home = np.array([user.home_city_id])
+        stated = Stated(user.cat_pref[None], user.fine_pref[None], home, areas, shares)
+        categories = np.zeros_like(stated.categories)
+        categories[0, list(wanted)] = 1
+        out: Floats = self.sources.fits(stated, city, position[None], np.array([slot]), categories)[0]
+        return out
 
     @stage("features")
     def signals(self, found: Found) -> Floats:

@@ -154,19 +154,27 @@ async def _score(
     if query.exclude_visited:
         kept = np.all([never_there(of.features) for of in online], axis=0)
 
-    def score(vector: Floats, f: Found, of: Candidates) -> Floats:
+    def score(user_id: int, vector: Floats, f: Found, of: Candidates) -> Floats:
         if reads.blind:  # of one member is of all: two kinds of scores do not compare
             return f.retrieval(position)
+        user = known_user(of.user, user_id)
         return engine.ranker.score_places(
             vector,
             place_vectors[position],
-            np.concatenate([of.features, engine.catalogue.sources.signals(f.said, position[None])[0]], axis=1),
+            np.concatenate(
+                [
+                    of.features,
+                    engine.catalogue.fits(user, rules.city_id, position, query.slot, query.desired_categories),
+                    engine.catalogue.sources.signals(f.said, position[None])[0],
+                ],
+                axis=1,
+            ),
             city_id=rules.city_id,
             slot=query.slot,
             categories=query.desired_categories,
         )
 
-    scores = [score(*of) for of in zip(vectors.values(), found, online, strict=True)]
+    scores = [score(*of) for of in zip(vectors, vectors.values(), found, online, strict=True)]
     at = position[kept]
     return _Scored(ids[kept], place_vectors[at], np.log1p(visitors[at]), np.stack(scores)[:, kept], online, complete)
 

@@ -16,7 +16,7 @@ from recsys.constants import SLOT_NOT_SAID
 from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleQuery, RankedPeople, score_people
 from recsys.recommend.ranking import PlaceQuery, Ranked
-from recsys.sources import PEOPLE_SIGNALS, PLACE_SIGNALS
+from recsys.sources import ASKED, PEOPLE_SIGNALS, PLACE_FITS, PLACE_SIGNALS
 from recsys.stages import stage
 
 VECTOR, CONTEXT, FRIENDS = "vector", "context", "friends"
@@ -27,12 +27,15 @@ _SIGNALS: Final = {
     "category": ("category", "category_lift", "tag", "tag_lift"),
     "own_visits": ("own_count", "own_share", "own_recency"),
 }
+_ASKED: Final = slice(len(ONLINE_PLACE) + ASKED.start, len(ONLINE_PLACE) + ASKED.stop)
+_SOURCES: Final = len(ONLINE_PLACE) + len(PLACE_FITS)
 _PLACE_ACTIVITY: Final = ONLINE_PLACE.index("place_known") + 1
 _TIE: Final = ONLINE_PEOPLE.index("tie_known") + 1
 PLACE_PARTS: Final[Mapping[str, Ints]] = {
     "activity_of_the_place": np.arange(_PLACE_ACTIVITY),
     "own_history": np.arange(_PLACE_ACTIVITY, len(ONLINE_PLACE)),
-    **{part: np.array([len(ONLINE_PLACE) + PLACE_SIGNALS.index(n) for n in names]) for part, names in _SIGNALS.items()},
+    "profile": len(ONLINE_PLACE) + np.arange(ASKED.start),
+    **{part: np.array([_SOURCES + PLACE_SIGNALS.index(n) for n in names]) for part, names in _SIGNALS.items()},
 }
 _PEOPLE_SIGNALS: Final = {
     "same_places": ("co_visits", "rare_places", "same_days"),
@@ -62,7 +65,9 @@ def place_parts(
         return engine.ranker.score_places(vector, v, x, city_id=city_id, slot=slot, categories=categories)
 
     plain = score(vectors, inputs, query.slot, query.desired_categories)
-    bare = score(found.vectors[picked], ranked.inputs[picked], SLOT_NOT_SAID, ())
+    unasked = ranked.inputs[picked]
+    unasked[:, _ASKED] = 0
+    bare = score(found.vectors[picked], unasked, SLOT_NOT_SAID, ())
     lost = _lost(ranked.scores[picked], np.concatenate([plain, bare]).reshape(-1, len(picked)))
     return [
         {

@@ -77,14 +77,15 @@ async def seek_places(
             node, rules.city_id, near, size, without=rules.without, fresh=query.exclude_visited, apart=apart
         )
         online = reads.rank_places(query.user_id, found.ids)
-        known_user(online.user, query.user_id)
+        user = known_user(online.user, query.user_id)
         features, complete = online.features, len(found.ids) < size or size >= len(rules.without)
         if (
             query.exclude_visited
         ):  # the sources know where one was until the version was made, the pairs what came since
             kept = never_there(features)
             found, features = found.where(kept), features[kept]
-        inputs = np.concatenate([features, engine.catalogue.signals(found)], axis=1)
+        fits = engine.catalogue.fits(user, rules.city_id, found.position, query.slot, query.desired_categories)
+        inputs = np.concatenate([features, fits, engine.catalogue.signals(found)], axis=1)
         if reads.blind:
             return Ranked(found, online, inputs, found.retrieval(found.position), complete)
         scores = engine.ranker.score_places(

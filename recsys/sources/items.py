@@ -45,7 +45,7 @@ class Kinds:
         return out
 
 
-def shares_of(kinds: npt.NDArray[np.floating]) -> csr_array:
+def shares_of(kinds: npt.NDArray[np.bool_]) -> csr_array:
     """(M, K) multi-hot → CSR whose rows add up to 1; one of no kind stays empty."""
     rows = csr_array(kinds.astype(np.float32))
     return csr_array(diags_array(1 / np.maximum(rows.sum(axis=1), 1).astype(np.float32)) @ rows)

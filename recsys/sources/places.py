@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ArtifactError
 from recsys.sources.alike import Alike
+from recsys.sources.fits import Stated, Traits
 from recsys.sources.fusion import Fusion, top_list
 from recsys.sources.items import TASTES, Kinds, item_models, shares_of, tastes
 from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, unpacked
@@ -38,6 +39,7 @@ NEAR: Final = 100  # candidates that the vectors name, in training as in serving
 
 _OWN_DAYS: Final = 30.0  # recency is exp(-age / this)
 _RECENT_DAYS: Final = 60.0
+_ONES: Final = ("area", "price", "slot")  # of Traits, a number a place
 _NOTHING: Final[Ints] = np.empty(0, dtype=np.int64)
 
 
@@ -50,26 +52,25 @@ class Memory:
         ages: CSR (N, M) of the same pattern, days since the last time, above 0.
         friends: CSR (N, N), symmetric, 1 where two know each other.
         city: (M,) of each place.
-        categories, tags: (M, K) and (M, T) multi-hot, coarse and fine kinds of places.
+        traits: of the places.
     """
 
     counts: csr_array
     ages: csr_array
     friends: csr_array
     city: Ints
-    categories: Floats
-    tags: Floats
+    traits: Traits
 
     @classmethod
     def of(
         cls, pairs: tuple[Ints, Ints], count: Floats, age_days: Floats, ties: tuple[Ints, Ints], city: Ints,
-        categories: Floats, tags: Floats, n_users: int,
+        traits: Traits, n_users: int,
     ) -> "Memory":  # fmt: skip
         """Build from distinct (user, place) pairs and from ties in both directions."""
         shape = (n_users, len(city))
         friends = matrix(np.ones(len(ties[0])), ties, (n_users, n_users))
         ages = matrix(np.maximum(age_days, 1e-3), pairs, shape)
-        return cls(matrix(count, pairs, shape), ages, binary(friends), city, categories, tags)
+        return cls(matrix(count, pairs, shape), ages, binary(friends), city, traits)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class PlaceSources:
     def __init__(self, memory: Memory, fitted: tuple[csr_array, csr_array, Floats] | None = None) -> None:
         self.memory = memory
         self._seen = binary(memory.counts)
-        self._kinds = shares_of(memory.categories), shares_of(memory.tags)
+        self._kinds = shares_of(memory.traits.categories > 0), shares_of(memory.traits.tags > 0)
         degree = np.diff(memory.friends.indptr)
         self._friends: Floats = np.stack([np.log1p(degree), 1.0 / np.maximum(degree, 1)], axis=1).astype(np.float32)
         self._cities = [self._city(city, fitted) for city in range(int(memory.city.max(initial=-1)) + 1)]
@@ -140,7 +141,8 @@ class PlaceSources:
         try:
             city = tensors["city"].numpy().astype(np.int64)
             of_places = categories, tags, directions = [tensors[x].numpy() for x in ("categories", "tags", "tastes")]
-            if any(len(x) != len(city) for x in of_places) or city.min(initial=0) < 0:
+            ones = [tensors[x].numpy().astype(np.int64) for x in _ONES]
+            if any(len(x) != len(city) for x in (*of_places, *ones)) or city.min(initial=0) < 0:
                 raise ValueError(f"{[x.shape for x in of_places]} of {len(city)} places, cities from {min(city)}")
             if directions.shape[1:] != (TASTES,):
                 raise ValueError(f"tastes {directions.shape}")
@@ -151,7 +153,7 @@ class PlaceSources:
             similar, ease = (unpacked(tensors, name, (len(city), len(city))) for name in ("similar", "ease"))
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"these are no tensors of the sources: {error!r}") from error
-        memory = Memory(counts, ages, friends, city, categories, tags.astype(np.float32))
+        memory = Memory(counts, ages, friends, city, Traits(categories, tags, *ones))
         return cls(memory, (similar, ease, directions))
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -159,8 +161,8 @@ class PlaceSources:
 
         Returns:
             CSR matrices as `rows.packed` names their parts: counts, friends, similar, ease; ages (nnz,) float32 in the
-            pattern of counts; city (M,) int32; categories (M, K) float32; tags (M, T) uint8; tastes (M, TASTES)
-            float32. A city's lists and popularity follow.
+            pattern of counts; city, area, price and slot (M,) int32; categories (M, K), tags (M, T) and tastes
+            (M, TASTES) float32. A city's lists and popularity follow.
         """
         memory, n = self.memory, len(self.memory.city)
         out = {
@@ -168,8 +170,9 @@ class PlaceSources:
             "ages": torch.from_numpy(memory.ages.data),
             **packed("friends", memory.friends),
             "city": torch.from_numpy(memory.city.astype(np.int32)),
-            "categories": torch.from_numpy(memory.categories.astype(np.float32)),
-            "tags": torch.from_numpy((memory.tags > 0).astype(np.uint8)),
+            "categories": torch.from_numpy(memory.traits.categories),
+            "tags": torch.from_numpy(memory.traits.tags),
+            **{name: torch.from_numpy(getattr(memory.traits, name).astype(np.int32)) for name in _ONES},
             "tastes": torch.zeros(n, TASTES),
         }
         for here in self._cities:
@@ -285,6 +288,12 @@ class PlaceSources:
         """What each source but the vectors says to the first of the users: (C,), the more the better, by source."""
         popular = self._cities[said.city].place
         return {"popular": popular[:, 0], "popular_90d": popular[:, 1], **{n: v[0] for n, v in said.named.items()}}
+
+    def fits(
+        self, stated: Stated, city: int, places: Ints, slot: Ints | None = None, wanted: Floats | None = None
+    ) -> Floats:
+        """(B, n) positions in the city → (B, n, len(PLACE_FITS)), see `Traits.fits`."""
+        return self.memory.traits.fits(stated, city, self._cities[city].members[places], slot, wanted)
 
     def signals(self, said: Said, places: Ints) -> Floats:
         """(B, n) positions in the city → (B, n, len(PLACE_SIGNALS)) float32, in that order."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from recsys.models.backbone import GraphInputs
 from recsys.models.config import ModelConfig
 from recsys.models.encoders import block, check_ids
 from recsys.models.sparse import Relation
-from recsys.sources import Memory, Outings, PeopleSources, PlaceSources
+from recsys.sources import Memory, Outings, PeopleSources, PlaceSources, Stated, Traits
 
 RECENCY_DAYS = 14.0  # an edge's recency feature is exp(-age / this)
 
@@ -203,10 +204,31 @@ class Prepared:
             past.age_days.numpy(),
             (ties.edge_index[0].numpy(), ties.edge_index[1].numpy()),
             self.places.city.numpy(),
-            self.categories.numpy(),
-            self.tags.numpy(),
+            self.traits,
             len(self.users.city),
         )
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What the places are."""
+        x, layout = self.graph.place_x.cpu(), self.snapshot.widths.place_x
+        categories, tags, *ones = (
+            block(x, layout, name).numpy()
+            for name in ("category_one_hot", "fine_tag_vector", "neighborhood_id", "price_band", "typical_time_slot")
+        )
+        return Traits(categories.copy(), tags.copy(), *(values[:, 0].astype(np.int64) for values in ones))
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """(M,) the places' typical slots."""
+        return torch.from_numpy(self.traits.slot)
+
+    def stated(self, users: Tensor) -> Stated:
+        """The profiles of (B,) users."""
+        x, layout = self.snapshot.data["user"].x[users], self.snapshot.widths.user_x
+        categories, tags, shares = (block(x, layout, name).numpy() for name in ("cat_pref", "fine_pref", "area_freqs"))
+        areas = self.snapshot.data["user"].area_ids[users].numpy()
+        return Stated(categories, tags, self.users.city[users].numpy(), areas, shares)
 
     @cached_property
     def sources(self) -> PlaceSources:

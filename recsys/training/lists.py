@@ -11,11 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsys.aggregates import D_ONLINE_PLACE
 from recsys.constants import SLOT_NOT_SAID
 from recsys.models.backbone import Embeddings
-from recsys.sources import NEAR, Said
+from recsys.sources import ASKED, NEAR, Said, meets
 from recsys.training.inputs import Prepared
 
+_ASKED = slice(D_ONLINE_PLACE + ASKED.start, D_ONLINE_PLACE + ASKED.stop)  # among the head's inputs
 _BLOCK = 128  # users at once
 _ALWAYS = 16  # of a list's positives, so many are kept when it is thinned
 
@@ -41,8 +43,9 @@ class CityLists:
         place = prepared.places.of(self.city)[self.position]
         repeated = self.user[:, None].expand_as(place)
         online = prepared.snapshot.place_features(repeated.reshape(-1), place.reshape(-1)).reshape(*place.shape, -1)
-        signals = torch.from_numpy(prepared.sources.signals(self.said, self.position.numpy()))
-        return place, torch.cat([online, signals], dim=2)
+        fits = prepared.traits.fits(prepared.stated(self.user), self.city, place.numpy())
+        signals = prepared.sources.signals(self.said, self.position.numpy())
+        return place, torch.cat([online, torch.from_numpy(fits), torch.from_numpy(signals)], dim=2)
 
     def visited(self) -> Tensor:
         """(B, C) bool, where the user was before."""
@@ -205,8 +208,10 @@ def draw_batch(
     each = (free.sum(dim=1) / negative.sum(dim=1).clamp(min=1)).clamp(min=1).log()
     weight = torch.where(negative, each[:, None], torch.where(positive, 0.0, -torch.inf))
     keep = positive.any(dim=1)
-    inputs = lists.inputs[chosen[:, None], at].float()
+    inputs, shown = lists.inputs[chosen[:, None], at].float(), place.gather(1, at)
+    met = meets(slot, categories, prepared.slots[shown], prepared.categories[shown])
+    inputs[..., _ASKED] = torch.stack(met, dim=2).float()
     return ListBatch(
-        user[keep], place.gather(1, at)[keep], inputs[keep], positive[keep], weight[keep],
+        user[keep], shown[keep], inputs[keep], positive[keep], weight[keep],
         lists.city[chosen][keep], slot[keep], categories[keep],
     )  # fmt: skip

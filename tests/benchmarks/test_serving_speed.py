@@ -16,7 +16,7 @@ from recsys.recommend.community import Community
 from recsys.sources import NEAR, Memory, Outings, PeopleSources, PlaceSources
 from recsys.sources.rows import binary, matrix
 from tests.conftest import ROOT, Filled
-from tests.parts import unit
+from tests.parts import traits, unit
 
 
 def p50_ms(call: Callable[[], object], repeat: int = 60) -> float:
@@ -71,8 +71,8 @@ def test_the_sources_of_a_request():
     city, kinds = rng.integers(n_cities, size=n_places), np.eye(6, dtype=np.float32)[rng.integers(6, size=n_places)]
     memory = Memory.of(
         (keys // n_places, keys % n_places), rng.integers(1, 9, len(keys)), rng.uniform(0, 200, len(keys)),
-        (np.concatenate([u, v]), np.concatenate([v, u])), city, kinds,
-        (rng.random((n_places, 100)) < 0.05).astype(np.float32), n_users,
+        (np.concatenate([u, v]), np.concatenate([v, u])), city,
+        traits(kinds, (rng.random((n_places, 100)) < 0.05).astype(np.float32)), n_users,
     )  # fmt: skip
     start = time.perf_counter()
     tensors = PlaceSources(memory).tensors()

@@ -165,7 +165,8 @@ def test_a_request_scores_as_evaluation_does(snapshot: Snapshot, prepared: Prepa
     online = snapshot.place_features(users[:, None].expand_as(places).reshape(-1), places.reshape(-1)).reshape(4, 7, -1)
     positions = prepared.places.position[places].numpy()
     signals = prepared.sources.signals(prepared.sources.ask(users.numpy(), 1), positions)
-    online = torch.cat([online, torch.from_numpy(signals)], dim=2)
+    fits = prepared.traits.fits(prepared.stated(users), 1, places.numpy())
+    online = torch.cat([online, torch.from_numpy(fits), torch.from_numpy(signals)], dim=2)
     categories = torch.zeros(4, C_COARSE)
     categories[:, [1, 4]] = 1.0
     batch = ranker.place_logits(

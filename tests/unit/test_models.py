@@ -320,7 +320,8 @@ def request_inputs(
     places, peers = prepared.places.of(0)[:12], torch.arange(1, 13)
     user = torch.zeros(12, dtype=torch.int64)
     signals = prepared.sources.signals(prepared.sources.ask(np.array([0]), 0), np.arange(12)[None])[0]
-    inputs = np.concatenate([snapshot.place_features(user, places).numpy(), signals], axis=1)
+    fits = prepared.traits.fits(prepared.stated(user[:1]), 0, places[None].numpy())[0]
+    inputs = np.concatenate([snapshot.place_features(user, places).numpy(), fits, signals], axis=1)
     return embed(model, prepared), inputs, prepared.people_inputs(user, peers).numpy()
 
 

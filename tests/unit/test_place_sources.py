@@ -11,6 +11,7 @@ from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources
 from recsys.sources.alike import Alike
 from recsys.sources.items import TASTES
 from recsys.training.place_baselines import ItemKNN
+from tests.parts import traits
 
 N, M, K, T = 40, 30, 4, 9
 
@@ -36,8 +37,7 @@ def memory() -> Memory:
         rng.uniform(0, 200, len(pairs)).astype(np.float32),
         (np.concatenate([a, b]), np.concatenate([b, a])),
         city,
-        categories,
-        tags,
+        traits(categories, tags),
         N,
     )
 
@@ -59,7 +59,7 @@ def test_signals_equal_a_loop(memory: Memory, sources: PlaceSources) -> None:
     for u in range(N):
         peers = np.array([unit[u] @ unit[v] if v != u else 0 for v in range(N)])  # fewer than are asked: all of them
         fits = {}
-        for name, multi_hot in (("category", memory.categories), ("tag", memory.tags)):
+        for name, multi_hot in (("category", memory.traits.categories), ("tag", memory.traits.tags)):
             kinds = multi_hot / np.maximum(multi_hot.sum(axis=1, keepdims=True), 1)
             shares = (kinds[:20] * visitors[:, None]).sum(axis=0) + 1e-6
             shares = shares / shares.sum()
@@ -129,7 +129,7 @@ def test_taste_is_the_low_pass_filter_of_the_visits() -> None:
     n, m, kinds = 120, 90, np.ones((90, 1), dtype=np.float32)
     keys, none = np.unique(rng.integers(0, n, 900) * m + rng.zipf(1.4, 900) % m), np.zeros(0, dtype=np.int64)
     ones, city = np.ones(len(keys), dtype=np.float32), np.zeros(m, dtype=np.int64)
-    sources = PlaceSources(Memory.of((keys // m, keys % m), ones, ones, (none, none), city, kinds, kinds, n))
+    sources = PlaceSources(Memory.of((keys // m, keys % m), ones, ones, (none, none), city, traits(kinds, kinds), n))
     x = np.zeros((n, m))
     x[keys // m, keys % m] = 1
     visits, visitors = np.maximum(x.sum(axis=1), 1), np.maximum(x.sum(axis=0), 1)
@@ -185,7 +185,7 @@ def test_a_small_city_gives_all_it_has(sources: PlaceSources) -> None:
 def test_nobody_and_nowhere_to_have_been() -> None:
     none = np.zeros(0, dtype=np.int64)
     city, categories = np.zeros(3, dtype=np.int64), np.zeros((3, 2), dtype=np.float32)
-    empty = Memory.of((none, none), np.zeros(0), np.zeros(0), (none, none), city, categories, categories, 2)
+    empty = Memory.of((none, none), np.zeros(0), np.zeros(0), (none, none), city, traits(categories, categories), 2)
     sources = PlaceSources(empty)
     said = sources.ask(np.arange(2), 0)
     position, _ = sources.candidates(said, 5)

@@ -68,7 +68,9 @@ def test_places_are_the_best_scored_of_the_candidates_of_the_city(engine: Engine
 
     def inputs(i: int) -> np.ndarray:
         online = engine.features.rank_places(user_id, np.array([i]), NOW).features
-        return np.concatenate([online, sources.signals(said, np.array([[members.index(i)]]))[0]], axis=1)
+        at = np.array([members.index(i)])
+        fits = engine.catalogue.fits(engine.features.user_rows[user_id], city, at, 3, (0, 2))
+        return np.concatenate([online, fits, sources.signals(said, at[None])[0]], axis=1)
 
     score = {
         i: engine.ranker.score_places(

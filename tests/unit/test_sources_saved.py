@@ -19,6 +19,7 @@ from recsys.sources import NEAR, PLACE_SIGNALS, SOURCES, Memory, PlaceSources
 from recsys.sources import places as fitting
 from recsys.training.inputs import prepare, size_config
 from recsys.training.lists import city_lists
+from tests.parts import traits
 from tests.planted import Planted
 
 N_USERS, N_PLACES = 40, 60
@@ -34,7 +35,7 @@ def make(rng: np.random.Generator, n_pairs: int = 300) -> PlaceSources:
     categories[:2] = 1
     count, age = rng.integers(1, 9, n_pairs), rng.uniform(0, 200, n_pairs)
     tags, city = rng.integers(2, size=(N_PLACES, 11)).astype(np.float32), rng.choice([0, 2], N_PLACES)
-    return PlaceSources(Memory.of(pairs, count, age, ties, city, categories, tags, N_USERS))
+    return PlaceSources(Memory.of(pairs, count, age, ties, city, traits(categories, tags), N_USERS))
 
 
 @pytest.mark.parametrize("n_pairs", [300, 0])

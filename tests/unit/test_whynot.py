@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recsys.aggregates import ONLINE_PLACE
 from recsys.constants import SLOT_NOT_SAID
 from recsys.errors import InvalidField, UnknownPlace, UnknownUser
 from recsys.recommend.engine import Engine
@@ -17,7 +18,7 @@ from recsys.recommend.places import recommend_places
 from recsys.recommend.ranking import PlaceQuery
 from recsys.recommend.whynot import Explanation, explain_person, explain_place
 from recsys.safety import Safety
-from recsys.sources import PEOPLE_SOURCES, PLACE_SOURCES
+from recsys.sources import ASKED, PEOPLE_SOURCES, PLACE_SOURCES
 from tests.parts import N_CITIES, N_PLACES, N_USERS, NOW, MemoryFeatures, make_engine
 
 HERE = [i for i in range(N_PLACES) if i % N_CITIES == 1]
@@ -134,7 +135,8 @@ def test_a_part_is_what_the_score_loses_without_it(engine: Engine):
     said = sources.ask(np.array([4]), 1)
     members = sources.members(1)
     signals = sources.signals(said, np.arange(len(members))[None])[0]
-    inputs = np.concatenate([engine.features.rank_places(4, members, NOW).features, signals], axis=1)
+    fits = engine.catalogue.fits(engine.features.user_rows[4], 1, np.arange(len(members)), 2, (1,))
+    inputs = np.concatenate([engine.features.rank_places(4, members, NOW).features, fits, signals], axis=1)
     found = asyncio.run(engine.index.vectors("places", members.tolist()))
     vectors = np.stack([found[i] for i in members])
     user = asyncio.run(engine.index.vectors("users", [4]))[4]
@@ -153,13 +155,17 @@ def test_a_part_is_what_the_score_loses_without_it(engine: Engine):
             x = inputs[at].copy()
             x[columns] = inputs[:, columns].mean(axis=0)
             expected[name] = full - log_odds(vectors[at], x)
-        expected["context"] = full - log_odds(vectors[at], inputs[at], SLOT_NOT_SAID, ())
+        unasked = inputs[at].copy()
+        unasked[len(ONLINE_PLACE) + ASKED.start : len(ONLINE_PLACE) + ASKED.stop] = 0
+        expected["context"] = full - log_odds(vectors[at], unasked, SLOT_NOT_SAID, ())
         if r.score_parts is not None and "friends" not in r.score_parts:
             del expected["friends"]
         assert r.score_parts == pytest.approx(expected, abs=2e-3)
         assert why(engine, query, r.place_id).parts == r.score_parts
     columns = np.concatenate(list(PLACE_PARTS.values()))
-    assert len(set(columns.tolist())) == len(columns) == inputs.shape[1] - 3, "all but what is the user's alone"
+    assert len(set(columns.tolist())) == len(columns) == inputs.shape[1] - 5, (
+        "all but what is the user's or the request's alone"
+    )
     assert max(abs(v) for r in answer.recommendations for v in (r.score_parts or {}).values()) > 0.01
 
 
