@@ -7,8 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from recsys.address import Address
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,8 +24,8 @@ class Settings(BaseSettings):
     feature_repo: Path = Field(default=ROOT / "feature_repo", description="the Feast repository")
     redis_url: str = Field(
         default="redis://127.0.0.1:6399/0",
-        pattern=r"^rediss?://",
-        description="online store; a loopback address without a server gets the embedded one from `recsys up`",
+        description="online store, a server or redis+cluster://HOST:PORT,HOST:PORT; a loopback address without a "
+        "server gets the embedded one from `recsys up`",
     )
     qdrant_url: str | None = Field(default=None, description="a Qdrant server; unset: the embedded engine")
     qdrant_api_key: str | None = Field(default=None, description="key of that server", repr=False)
@@ -83,6 +85,12 @@ class Settings(BaseSettings):
         default=None,
         description="the moment the service believes in; unset: the end of a synthetic world's data, else the clock",
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        Address.parse(url)
+        return url
 
     @property
     def landing(self) -> Path:

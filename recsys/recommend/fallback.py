@@ -24,10 +24,12 @@ from recsys.taxonomy import CITY, Widths
 INDEX: Final = "index"
 LAST_KNOWN: Final = "online_features:last_known"
 NO_FEATURES: Final = "online_features"
+PARTIAL: Final = "online_store_partial"
 PROFILES: Final = "online_profiles"
 DEGRADATIONS: Final = {
     LAST_KNOWN: "ranked with the features that the process had read last",
     NO_FEATURES: "no features at hand, so ordered by retrieval alone",
+    PARTIAL: "a node of the online store did not answer: its rows are as read last, else as of the version or none",
     PROFILES: "names, categories and tastes are as read last, or as of the version; people may be without a name",
     INDEX: "the index did not answer: the nearest were found among the version's own vectors",
 }
@@ -106,16 +108,28 @@ class _Memory:
             pairs = np.concatenate([pairs, before[1][others]])
         self._pairs.keep(user_id, (with_whom, pairs))
 
-    def find(self, user_id: int, ids: Ints, now_us: float) -> tuple[Floats, bool, float]:
-        """(C, D) features, whether they are enough to rank by, and the age in seconds of the oldest."""
+    def find(
+        self, user_id: int, ids: Ints, now_us: float, read: Candidates | None = None
+    ) -> tuple[Floats, bool, float]:
+        """(C, D) features, whether they are enough to rank by, and the age in seconds of the oldest.
+
+        Args:
+            user_id: the user. ids: (C,) candidates. now_us: the moment.
+            read: what the store gave, where it gave some: what is remembered stands in for what is lost of it.
+        """
         out = np.zeros((len(ids), self._width), dtype=np.float32)
         out[:, self._own], known, read_at = self._table.find(ids)
         if (pairs := self._pairs.find(user_id)) is not None:
             _, at, of = np.intersect1d(ids, pairs[0], return_indices=True)
             out[at, self._pair] = pairs[1][of]
-        enough = (not len(ids) or bool(known.mean() >= _ENOUGH)) and not (self._personal and pairs is None)
+        personal, fresh_s = pairs is not None or read is not None, 0.0
+        if read is not None and read.lost is not None:
+            there = ~(read.lost & known)  # of what nothing is remembered, a part may have been read
+            out[there], fresh_s = read.features[there], read.age_s
+            known, read_at = known | ~read.lost, np.where(there, now_us, read_at)
+        enough = (not len(ids) or bool(known.mean() >= _ENOUGH)) and (personal or not self._personal)
         age_s = max(0.0, now_us - float(read_at[known].min())) / 1e6 if known.any() else 0.0
-        return out, enough, age_s
+        return out, enough, max(age_s, fresh_s)
 
 
 class LastKnown:
@@ -152,7 +166,8 @@ class LastKnown:
             if read.user is not None:
                 self._users.keep(user_id, read.user)
             of = self._to_people if people else self._to_places
-            of.keep(user_id, ids, read.features, now_us - read.age_s * 1e6)
+            there = slice(None) if read.lost is None else ~read.lost
+            of.keep(user_id, ids[there], read.features[there], now_us - read.age_s * 1e6)
 
     def user(self, user_id: int) -> UserProfile | None:
         """As last read."""
@@ -164,10 +179,15 @@ class LastKnown:
         with self._lock:
             return self._places.find(place_id)
 
-    def ranked(self, user_id: int, ids: Ints, now_us: float, *, people: bool) -> tuple[Floats, bool, float]:
-        """(C, D) features as last read, zeros where never; whether they are enough to rank by; the oldest's age, s."""
+    def ranked(
+        self, user_id: int, ids: Ints, now_us: float, *, people: bool, read: Candidates | None = None
+    ) -> tuple[Floats, bool, float]:
+        """(C, D) features as last read, zeros where never; whether they are enough to rank by; the oldest's age, s.
+
+        What was `read` now stands, but for what is lost of it.
+        """
         with self._lock:
-            return (self._to_people if people else self._to_places).find(user_id, ids, now_us)
+            return (self._to_people if people else self._to_places).find(user_id, ids, now_us, read)
 
 
 class Own:
