@@ -56,7 +56,8 @@ class Candidates:
         features: (C, D) float32, ONLINE_PLACE or ONLINE_PEOPLE; what is missing or too old is zero, and its `…_known`
             column says so.
         age_s: how old the oldest of them is in this process; 0 where all were just read.
-        lost: (C,) of whom a row is on a node of a cluster that did not answer: its features are zero; None: of nobody.
+        lost: (C, 2) whether a candidate's own row, and that of the pair, are on a node of a cluster that did not
+            answer: their features are zero; None: nobody's.
         user_lost: whether the user's own rows are.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PEOPLE, ONLINE_USER
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PEOPLE, ONLINE_PLACE, ONLINE_USER
 from recsys.constants import C_COARSE, C_FINE, C_VIBE, FACETS
 from recsys.errors import FeatureStoreUnavailable
 from recsys.index import EdgeIndex, Vectors
@@ -59,6 +59,7 @@ class MemoryFeatures:
     away: Callable[[int], bool] = lambda i: False  # whose rows are on a node that does not answer
     pairs: set[tuple[int, int]] = field(default_factory=set)  # (user, place) that the store knows events of
     ties: set[tuple[int, int]] = field(default_factory=set)  # (user, peer) that the store knows a tie of
+    silent: list[str] = field(default_factory=list)  # nodes that answer no ping
     calls: list[str] = field(default_factory=list)
 
     def _call(self, name: str) -> None:
@@ -88,8 +89,13 @@ class MemoryFeatures:
         return [None if self.away(i) else rows.get(i) for i in ids]
 
     def _partly(self, user_id: int, ids: Sequence[int], whole: Candidates) -> Candidates:
-        lost = np.array([self.away(int(i)) for i in ids], dtype=bool)
-        whole.features[lost] = 0
+        lost = np.array([[self.away(int(i)), self.away(user_id * 1_000 + int(i))] for i in ids], dtype=bool)
+        lost = lost.reshape(len(ids), 2)
+        if whole.features.shape[1] == D_ONLINE_PEOPLE:
+            pair, own = np.split(whole.features, [ONLINE_PEOPLE.index("tie_known") + 1], axis=1)
+        else:
+            own, pair = np.split(whole.features, [ONLINE_PLACE.index("place_known") + 1], axis=1)
+        own[lost[:, 0]], pair[lost[:, 1]] = 0, 0
         user = None if self.away(user_id) else whole.user
         return Candidates(user, whole.features, 0.0, lost, self.away(user_id))
 
@@ -110,7 +116,7 @@ class MemoryFeatures:
 
     def ping(self) -> list[str]:
         self._call("ping")
-        return []
+        return self.silent
 
     def close(self) -> None:
         self.calls.append("close")

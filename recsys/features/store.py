@@ -214,12 +214,12 @@ class FeatureStore:
         n, end = commands.replies, commands.replies + len(missing)
         asked = pairs.get(_by_name(pairs, user_id=np.full_like(ids, user_id), place_id=ids))
         answers, lost = self._ask(commands + places.get([wanted]) + asked, partly=partly)
-        gone = lost[end:]
+        gone = np.stack([np.zeros(len(ids), dtype=bool), lost[end:]], axis=1)
         if len(wanted):
             features[missing] = finish_places(decode(answers[n:end]), now_us)
-            there = ~lost[n:end]
-            self._cache.keep(wanted[there], features[missing[there]], now_us)
-            gone[missing] |= ~there
+            gone[missing, 0] = lost[n:end]
+            there = missing[~lost[n:end]]
+            self._cache.keep(ids[there], features[there], now_us)
         history = finish_pairs(pairs_of(decode(answers[end:]), now_us))
         (row,) = self._users(user, answers[:n], finish_users(decode(answers[1:2]), now_us))
         return Candidates(row, np.concatenate([features, history], axis=1), age_s, gone, bool(lost[0]))
@@ -237,7 +237,7 @@ class FeatureStore:
         met = finish_ties(decode(answers[n:end]))
         activity = finish_users(decode([*answers[1:2], *answers[end:]]), now_us)  # the user's own first
         (row,) = self._users(user, answers[:n], activity[:1])
-        gone = lost[n:end] | lost[end:]
+        gone = np.stack([lost[end:], lost[n:end]], axis=1)
         return Candidates(row, np.concatenate([met, activity[1:]], axis=1), 0.0, gone, bool(lost[0]))
 
     def cached(self) -> tuple[int, int]:

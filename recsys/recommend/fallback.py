@@ -98,8 +98,14 @@ class _Memory:
         self._table = _Table(len(range(width)[own]))
         self._pairs = _Lru[tuple[Ints, Floats]](_KEPT)
 
-    def keep(self, user_id: int, ids: Ints, features: Floats, at_us: float) -> None:
-        self._table.keep(ids, features[:, self._own], at_us)
+    def keep(self, user_id: int, ids: Ints, read: Candidates, at_us: float) -> None:
+        features = read.features
+        if read.lost is None:
+            self._table.keep(ids, features[:, self._own], at_us)
+        else:
+            own, pair = ~read.lost.T
+            self._table.keep(ids[own], features[own, self._own], at_us)
+            ids, features = ids[pair], features[pair]
         known = features[:, self._known] > 0
         with_whom, pairs = ids[known], features[known, self._pair]
         if (before := self._pairs.find(user_id)) is not None:  # of those asked for, what is forgotten online is gone
@@ -124,9 +130,9 @@ class _Memory:
             out[at, self._pair] = pairs[1][of]
         personal, fresh_s = pairs is not None or read is not None, 0.0
         if read is not None and read.lost is not None:
-            there = ~(read.lost & known)  # of what nothing is remembered, a part may have been read
-            out[there], fresh_s = read.features[there], read.age_s
-            known, read_at = known | ~read.lost, np.where(there, now_us, read_at)
+            own, pair = ~read.lost.T
+            out[own, self._own], out[pair, self._pair] = read.features[own, self._own], read.features[pair, self._pair]
+            known, read_at, fresh_s = known | own, np.where(own, now_us, read_at), read.age_s
         enough = (not len(ids) or bool(known.mean() >= _ENOUGH)) and (personal or not self._personal)
         age_s = max(0.0, now_us - float(read_at[known].min())) / 1e6 if known.any() else 0.0
         return out, enough, max(age_s, fresh_s)
@@ -166,8 +172,7 @@ class LastKnown:
             if read.user is not None:
                 self._users.keep(user_id, read.user)
             of = self._to_people if people else self._to_places
-            there = slice(None) if read.lost is None else ~read.lost
-            of.keep(user_id, ids[there], read.features[there], now_us - read.age_s * 1e6)
+            of.keep(user_id, ids, read, now_us - read.age_s * 1e6)
 
     def user(self, user_id: int) -> UserProfile | None:
         """As last read."""

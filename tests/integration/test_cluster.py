@@ -1,22 +1,34 @@
 """A real Redis Cluster as online store: the same rows as from one server, and what a node costs that goes."""
 
+import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+import redis
+from redis.cluster import ClusterNode
 
-from recsys.aggregates import VIEWS
+from jobs import doctor_stores
+from recsys import services
+from recsys.address import Address
+from recsys.aggregates import ONLINE_PLACE, VIEWS
 from recsys.breaker import THRESHOLD
-from recsys.errors import FeatureStoreUnavailable
+from recsys.errors import FeatureStoreUnavailable, ServiceError
 from recsys.features import FeatureStore, LiveStates, Mark, Wanted
 from recsys.features.slots import command_slots, key_slot
 from recsys.features.wire import command
+from recsys.recommend.engine import Engine
+from recsys.settings import Settings
 from tests.cluster import Cluster, cluster, until
 from tests.conftest import Filled
+from tests.integration.test_degraded import served
 from tests.live import materialized, open_store
+from tests.parts import make_engine
 
 STATES = ("user_activity", "user_recent", "place_activity", "user_place", "user_user")
 
@@ -119,13 +131,10 @@ def test_a_frozen_node_costs_its_own_rows_and_one_deadline(
     opened.rank_places(3, ids, now)
     rows = opened.rows("user_place"), opened.rows("place_activity")
     pair_keys = rows[0].keys([{"user_id": np.full(120, 3), "place_id": ids}[name] for name in rows[0].join_keys])
-    hers = np.array(
-        [
-            frozen in (made.owner(bytes(pair)), made.owner(bytes(place)))
-            for pair, place in zip(pair_keys, rows[1].keys([ids]), strict=True)
-        ]
-    )
-    assert 30 < hers.sum() < 100
+    place_keys_, keys = rows[1].keys([ids]), pair_keys
+    hers = np.array([[made.owner(bytes(k)) is frozen for k in of] for of in (place_keys_, keys)]).T
+    assert hers.mean(axis=0) == pytest.approx([1 / 3, 1 / 3], abs=0.15)
+    parts = np.split(np.arange(len(ONLINE_PLACE)), [ONLINE_PLACE.index("place_known") + 1])
     expected = single.rank_places(3, ids, now)
     frozen.freeze()
     try:
@@ -135,14 +144,16 @@ def test_a_frozen_node_costs_its_own_rows_and_one_deadline(
             got = opened.rank_places(3, ids, now, partly=True)
             took.append(time.perf_counter() - asked)
             np.testing.assert_array_equal(got.lost, hers)
-            np.testing.assert_array_equal(got.features[~hers], expected.features[~hers])
+            for cut, gone in zip(parts, hers.T, strict=True):
+                np.testing.assert_array_equal(got.features[~gone][:, cut], expected.features[~gone][:, cut])
+                assert not got.features[gone][:, cut].any()
         waited = sum(t >= 0.05 for t in took)
         assert THRESHOLD <= waited <= THRESHOLD + 1 + (time.perf_counter() - began), "then one probe a second"
         assert max(took) <= 0.1
         lost = set[int]()
         found = opened.places(ids.tolist(), lost)
         assert {i for i, row in enumerate(found) if row is None} == lost
-        assert lost == {i for i in range(120) if made.owner(bytes(rows[1].keys([ids])[i])) is frozen}
+        assert lost == set(np.flatnonzero(hers[:, 0]).tolist())
         assert opened.ping() == [f"127.0.0.1:{frozen.port}"]
         with pytest.raises(FeatureStoreUnavailable, match=rf"`recsys doctor`.*127\.0\.0\.1:{frozen.port}"):
             opened.rank_places(3, ids, now)
@@ -174,8 +185,118 @@ def test_slots_that_move_are_followed(three: tuple[Cluster, Path], store: Featur
     assert (command_slots(command(b"EXISTS", key))[2] == slot).all()
 
 
+ASKED = {
+    "places": {"city_id": 1, "top_k": 5, "exclude_visited": True},
+    "people": {"city_id": 1, "top_k": 3},
+}
+
+
+def test_a_primary_that_is_killed_under_load_fails_nobody_and_its_replica_makes_answers_whole(
+    filled: Filled, tmp_path: Path
+):
+    with cluster(tmp_path / "servers", replicas=True) as made:
+        copy(filled.redis_url, made.url)
+        until(lambda: all(r.client.dbsize() == p.client.dbsize() for r, p in zip(made.replicas, made.primaries,
+                                                                                 strict=True)), "copied")  # fmt: skip
+        store = open_store(made.url, filled.data_dir, timeout_s=0.05)
+        engine = replace(make_engine(tmp_path / "index"), features=store)
+        asyncio.run(killed_under_load(engine, filled, made))
+
+
+async def killed_under_load(engine: Engine, filled: Filled, made: Cluster) -> None:
+    victim, heir = made.primaries[1], made.replicas[1]
+    answers: list[tuple[float, int, list[str]]] = []
+    over = asyncio.Event()
+
+    async def ask(client: httpx.AsyncClient, user_id: int, kind: str) -> dict:
+        answer = await client.post(f"/recommend/{kind}", json={"user_id": user_id, **ASKED[kind]})
+        body = answer.json()
+        answers.append((time.monotonic(), answer.status_code, body.get("degraded")))
+        return body
+
+    async def load(client: httpx.AsyncClient, first: int) -> None:
+        n = first
+        while not over.is_set():
+            await ask(client, n % 50, "people" if n % 5 == 0 else "places")
+            n += 3
+
+    async with served(engine, filled.end) as client:
+        asked = [(user_id, kind) for user_id in range(0, 50, 5) for kind in ASKED]
+        before = [(await ask(client, *one))["recommendations"] for one in asked]
+        assert all(before)
+        loads = [asyncio.create_task(load(client, first)) for first in range(3)]
+        victim.kill()
+        died = time.monotonic()
+        await asyncio.to_thread(until, heir.is_primary, "its replica takes over")
+        promoted = time.monotonic()
+        await asyncio.to_thread(until, lambda: not any(gone for _, _, gone in answers[-50:]), "whole again", 10.0)
+        over.set()
+        await asyncio.gather(*loads)
+        back = max(at for at, _, gone in answers if gone)
+        after = [(await ask(client, *one))["recommendations"] for one in asked]
+    meanwhile = [gone for at, _, gone in answers if died < at < promoted]
+    assert {status for _, status, _ in answers} == {200}
+    assert len(meanwhile) > 20
+    assert all("online_store_partial" in gone for gone in meanwhile[20:])
+    assert not any("online_features" in gone for gone in meanwhile), "what the others hold is enough to rank by"
+    assert back - promoted < 5
+    assert after == before
+
+
+def copy(single: str, many: str) -> None:
+    """What one server holds, into a cluster."""
+    nodes = [ClusterNode(*at) for at in Address.parse(many).nodes]
+    with redis.Redis.from_url(single) as full, redis.RedisCluster(startup_nodes=nodes) as new:
+        keys = list(full.scan_iter(count=10_000))
+        dumped, restored = full.pipeline(transaction=False), new.pipeline()
+        for key in keys:
+            dumped.dump(key)
+        for key, value in zip(keys, dumped.execute(), strict=True):
+            restored.restore(key, 0, value)
+        restored.execute()
+
+
 def place_keys(store: FeatureStore) -> np.ndarray:
     return store.rows("place_profile").keys([np.arange(120)])
+
+
+def test_commands_say_what_they_find_of_a_cluster(three: tuple[Cluster, Path], tmp_path: Path):
+    made, _ = three
+    settings = Settings(data_dir=tmp_path, redis_url=made.url, _env_file=None)
+    keys = sum(member.client.dbsize() for member in made.primaries)
+    one = Settings(data_dir=tmp_path, redis_url=f"redis+cluster://127.0.0.1:{made.primaries[2].port}", _env_file=None)
+    for said in (settings, one):
+        assert services.start(said.redis_url, tmp_path / "redis", named=True) == services.Server(said.redis_url, None)
+        found = services.figures(said.redis_url)
+        assert found is not None
+        assert found["keys"] == keys
+        verdict = doctor_stores.online_store(said)
+        assert (verdict.state, "all answer" in verdict.found) == ("ok", True), verdict
+    assert not services.stop(made.url, tmp_path / "redis")
+    first, second, _ = made.primaries
+    first.client.config_set("cluster-require-full-coverage", "yes")
+    verdict = doctor_stores.online_store(settings)
+    assert (verdict.state, f"127.0.0.1:{first.port}: cluster-require" in verdict.found) == ("warning", True), verdict
+    first.client.config_set("cluster-require-full-coverage", "no")
+    second.client.config_set("maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    verdict = doctor_stores.online_store(settings)
+    assert (verdict.state, f"127.0.0.1:{second.port} evicts keys" in verdict.found) == ("error", True), verdict
+    second.client.config_set("maxmemory", "0", "maxmemory-policy", "noeviction")
+    second.freeze()
+    try:
+        verdict = doctor_stores.online_store(settings)
+        assert (verdict.state, f"127.0.0.1:{second.port}: it is stopped" in verdict.found) == ("error", True), verdict
+    finally:
+        second.thaw()
+    away = Settings(data_dir=tmp_path, redis_url="redis+cluster://127.0.0.1:9,127.0.0.1:10", _env_file=None)
+    assert services.figures(away.redis_url) is None
+    with pytest.raises(ServiceError, match=r"no node of a Redis Cluster answers at 127\.0\.0\.1:9, 127\.0\.0\.1:10"):
+        services.start(away.redis_url, tmp_path / "redis", named=True)
+    assert doctor_stores.online_store(away).state == "not applicable"
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "made.json").write_text("{}")
+    verdict = doctor_stores.online_store(away)
+    assert (verdict.state, "no node of the cluster answers" in verdict.found) == ("error", True), verdict
 
 
 def test_a_cluster_that_is_away_is_one_sentence(three: tuple[Cluster, Path], filled: Filled):
