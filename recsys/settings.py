@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recsys.address import Address
@@ -29,6 +29,15 @@ class Settings(BaseSettings):
     )
     qdrant_url: str | None = Field(default=None, description="a Qdrant server; unset: the embedded engine")
     qdrant_api_key: str | None = Field(default=None, description="key of that server", repr=False)
+    qdrant_by_city: bool = Field(
+        default=False, description="publish every city as a shard of its own, on a cluster of Qdrant servers"
+    )
+    qdrant_replicas: int | None = Field(
+        default=None, ge=1, le=100, description="copies of every shard that is published; unset: as the server has it"
+    )
+    qdrant_write_consistency: int | None = Field(
+        default=None, ge=1, le=100, description="copies that must have a write before it counts; unset: likewise"
+    )
 
     # the synthetic world
     preset: str = Field(default="city", description="world preset: city or seed")
@@ -91,6 +100,13 @@ class Settings(BaseSettings):
     def _an_address(cls, url: str) -> str:
         Address.parse(url)
         return url
+
+    @field_validator("qdrant_write_consistency")
+    @classmethod
+    def _at_most_all(cls, wanted: int | None, info: ValidationInfo) -> int | None:
+        if wanted is not None and wanted > (info.data.get("qdrant_replicas") or wanted):
+            raise ValueError(f"must be at most RECSYS_QDRANT_REPLICAS, {info.data['qdrant_replicas']}")
+        return wanted
 
     @property
     def landing(self) -> Path:
