@@ -11,7 +11,9 @@ from itertools import combinations
 from pathlib import Path
 
 import redis
+from redis.cluster import ClusterNode
 
+from recsys.address import Address
 from recsys.services import COMPACT, _binary
 from tests.conftest import free_port
 
@@ -143,3 +145,16 @@ def cluster(folder: Path, *, replicas: bool = False, timeout_ms: int = 1_000) ->
             if hasattr(member, "process"):
                 member.kill()
                 member.client.close()
+
+
+def copy(single: str, many: str) -> None:
+    """What one server holds, into a cluster."""
+    nodes = [ClusterNode(*at) for at in Address.parse(many).nodes]
+    with redis.Redis.from_url(single) as full, redis.RedisCluster(startup_nodes=nodes) as new:
+        keys = list(full.scan_iter(count=10_000))
+        dumped, restored = full.pipeline(transaction=False), new.pipeline()
+        for key in keys:
+            dumped.dump(key)
+        for key, value in zip(keys, dumped.execute(), strict=True):
+            restored.restore(key, 0, value)
+        restored.execute()

@@ -10,12 +10,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import redis
-from redis.cluster import ClusterNode
 
 from jobs import doctor_stores
 from recsys import services
-from recsys.address import Address
 from recsys.aggregates import ONLINE_PLACE, VIEWS
 from recsys.breaker import THRESHOLD
 from recsys.errors import FeatureStoreUnavailable, ServiceError
@@ -24,7 +21,7 @@ from recsys.features.slots import command_slots, key_slot
 from recsys.features.wire import command
 from recsys.recommend.engine import Engine
 from recsys.settings import Settings
-from tests.cluster import Cluster, cluster, until
+from tests.cluster import Cluster, cluster, copy, until
 from tests.conftest import Filled
 from tests.integration.test_degraded import served
 from tests.live import materialized, open_store
@@ -241,19 +238,6 @@ async def killed_under_load(engine: Engine, filled: Filled, made: Cluster) -> No
     assert not any("online_features" in gone for gone in meanwhile), "what the others hold is enough to rank by"
     assert back - promoted < 5
     assert after == before
-
-
-def copy(single: str, many: str) -> None:
-    """What one server holds, into a cluster."""
-    nodes = [ClusterNode(*at) for at in Address.parse(many).nodes]
-    with redis.Redis.from_url(single) as full, redis.RedisCluster(startup_nodes=nodes) as new:
-        keys = list(full.scan_iter(count=10_000))
-        dumped, restored = full.pipeline(transaction=False), new.pipeline()
-        for key in keys:
-            dumped.dump(key)
-        for key, value in zip(keys, dumped.execute(), strict=True):
-            restored.restore(key, 0, value)
-        restored.execute()
 
 
 def place_keys(store: FeatureStore) -> np.ndarray:
