@@ -1,4 +1,4 @@
-"""A Redis Cluster beside one server: what a read costs, and what a request loses when a primary is killed under load."""
+"""A Redis Cluster beside one server: what a read costs, and what requests lose when a primary is killed under load."""
 
 import threading
 import time
@@ -81,8 +81,8 @@ def test_a_primary_is_killed_under_load(filled: Filled, six: Cluster, tmp_path: 
     took_s, back_s = promoted[0] - BEFORE_S, max(a.at for a in gone) - promoted[0]
     meanwhile = np.array([a.ms for a in load.answers if BEFORE_S <= a.at < promoted[0]])
     print(
-        f"\n{load}\nkilled at {RATE}/s: its replica took over after {took_s:.1f} s, answers were whole {back_s:.1f} s later; "
-        f"{len(gone)} degraded ({', '.join(sorted(named))}); meanwhile p50 {np.median(meanwhile):.1f}, p99 "
+        f"\n{load}\nkilled at {RATE}/s: its replica took over after {took_s:.1f} s, answers were whole {back_s:.1f} s "
+        f"later; {len(gone)} degraded ({', '.join(sorted(named))}); meanwhile p50 {np.median(meanwhile):.1f}, p99 "
         f"{np.quantile(meanwhile, 0.99):.1f}, worst {meanwhile.max():.1f} ms"
     )
     assert load.statuses().keys() == {200}
