@@ -41,18 +41,18 @@ def key_slot(key: bytes) -> int:
 
 def command_slots(commands: Commands) -> tuple[Ints, Ints, Ints]:
     """Of N commands: where in the bytes each begins, where it ends, and the slot of its key; 0 where it has none."""
-    blocks = np.array(commands.blocks, dtype=np.int64)
-    n, size, key_at, key_size = blocks.T
-    first = np.cumsum(n * size) - n * size
-    sizes = np.repeat(size, n)
-    begins = np.repeat(first, n) + (np.arange(len(sizes)) - np.repeat(np.cumsum(n) - n, n)) * sizes
-    keys_at, lengths = begins + np.repeat(key_at, n), np.repeat(key_size, n)
-    data = np.frombuffer(commands.data, dtype=np.uint8)
-    slots = np.zeros(len(sizes), dtype=np.int64)
-    for length in np.unique(lengths[lengths > 0]).tolist():
-        at = np.flatnonzero(lengths == length)
-        slots[at] = key_slots(data[keys_at[at][:, None] + np.arange(length)])
-    return begins, begins + sizes, slots
+    begins, ends, slots = (np.zeros(commands.replies, dtype=np.int64) for _ in range(3))
+    data, row, at = np.frombuffer(commands.data, dtype=np.uint8), 0, 0
+    for n, size, key_at, key_size in commands.blocks:
+        rows, key = slice(row, row + n), slice(key_at, key_at + key_size)
+        if n == 1:
+            slots[row] = key_slot(commands.data[at : at + size][key])
+        else:
+            slots[rows] = key_slots(data[at : at + n * size].reshape(n, size)[:, key])
+        begins[rows] = at + size * np.arange(n)
+        ends[rows] = begins[rows] + size
+        row, at = row + n, at + n * size
+    return begins, ends, slots
 
 
 @lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ from recsys import services
 from recsys.aggregates import ONLINE_PLACE, VIEWS
 from recsys.breaker import THRESHOLD
 from recsys.errors import FeatureStoreUnavailable, ServiceError
+from recsys.events import EventLog, Folder
 from recsys.features import FeatureStore, LiveStates, Mark, Wanted
 from recsys.features.slots import command_slots, key_slot
 from recsys.features.wire import command
@@ -24,8 +25,8 @@ from recsys.settings import Settings
 from tests.cluster import Cluster, cluster, copy, until
 from tests.conftest import Filled
 from tests.integration.test_degraded import served
-from tests.live import materialized, open_store
-from tests.parts import make_engine
+from tests.live import assert_states, fill_ties, make_events, materialized, open_store, wall
+from tests.parts import N_PLACES, NOW, make_engine
 
 STATES = ("user_activity", "user_recent", "place_activity", "user_place", "user_user")
 
@@ -116,6 +117,21 @@ def test_what_is_written_is_found_and_cleared_on_every_node(
         live.clear()
         assert [member.client.dbsize() for member in made.primaries] == [0, 0, 0]
         assert live.mark() == Mark("", 0)
+        fill_ties(live)
+        log = EventLog(tmp_path / "log")
+        folder = Folder(log, live, now=lambda: NOW, wall=wall)
+        folder.append(make_events(np.random.default_rng(1), 200))
+        assert folder.fold() == 200
+        folder.append(make_events(np.random.default_rng(2), 100, "later-"))
+        made.primaries[2].freeze()
+        try:
+            with pytest.raises(FeatureStoreUnavailable):
+                folder.fold()
+        finally:
+            made.primaries[2].thaw()
+        until(lambda: opened.ping() == [], "it is back")
+        assert folder.fold() == 300
+        assert_states(live, list(log.read()))
         opened.close()
 
 
@@ -195,8 +211,8 @@ def test_a_primary_that_is_killed_under_load_fails_nobody_and_its_replica_makes_
         copy(filled.redis_url, made.url)
         until(lambda: all(r.client.dbsize() == p.client.dbsize() for r, p in zip(made.replicas, made.primaries,
                                                                                  strict=True)), "copied")  # fmt: skip
-        store = open_store(made.url, filled.data_dir, timeout_s=0.05)
-        engine = replace(make_engine(tmp_path / "index"), features=store)
+        store = open_store(made.url, filled.data_dir, timeout_s=0.5)  # a dead server refuses: nobody waits for it
+        engine = replace(make_engine(tmp_path / "index"), features=store, candidates=N_PLACES)
         asyncio.run(killed_under_load(engine, filled, made))
 
 
