@@ -48,7 +48,7 @@ def read_settings() -> Settings:
         for wrong in error.errors():
             field = str(wrong["loc"][0])
             given = "" if field.endswith(("url", "key")) else f" (got {wrong['input']!r})"
-            said.append(f"RECSYS_{field.upper()}: {wrong['msg']}{given}")
+            said.append(f"RECSYS_{field.upper()}: {wrong['msg'].removeprefix('Value error, ')}{given}")
         raise ConfigError("; ".join(said)) from None
 
 

@@ -6,6 +6,7 @@ It changes nothing. Each check imports what it needs by itself, see `recsys.heal
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from recsys.address import Address
 from recsys.health import Verdict
 from recsys.settings import Settings
 
@@ -20,6 +21,10 @@ def online_store(settings: Settings) -> Verdict:
     """Redis: who listens, and whether it keeps what it is given."""
     from recsys import services
 
+    if Address.parse(settings.redis_url).cluster:
+        from jobs.doctor_cluster import cluster
+
+        return cluster(settings)
     url, parts = settings.redis_url, urlsplit(settings.redis_url)
     seen, where = services.look(url), f"{parts.hostname}:{parts.port or 6379}"
     pid = settings.redis / "server.pid"
@@ -37,14 +42,14 @@ def online_store(settings: Settings) -> Verdict:
     if seen.state == "loading":
         return Verdict("warning", f"{where}: {seen.said}", mend["loading"])
     if seen.state != "answers":
-        return Verdict("error", f"{where}: {_SAID[seen.state]} ({seen.said})", mend[seen.state])
+        return Verdict("error", f"{where}: {SAID[seen.state]} ({seen.said})", mend[seen.state])
     named = "redis_url" in settings.model_fields_set
     if not named and services.running(url, settings.redis) is None:
         return Verdict("error", f"{where} is another server's (got process {seen.about['process_id']})", _FREE)
-    return _keeps(where, seen.about)
+    return keeps(where, seen.about)
 
 
-_SAID: Final = {
+SAID: Final = {
     "closed": "nothing listens",
     "silent": "it is stopped, or cannot be reached",
     "locked": "it wants another password",
@@ -52,7 +57,8 @@ _SAID: Final = {
 }
 
 
-def _keeps(where: str, about: dict[str, Any]) -> Verdict:
+def keeps(where: str, about: dict[str, Any]) -> Verdict:
+    """Whether a server that answers keeps what it is given."""
     from recsys.services import LISTPACK_BYTES
 
     policy, bound, used = about["maxmemory_policy"], int(about["maxmemory"] or 0), int(about["used_memory"])

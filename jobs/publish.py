@@ -11,7 +11,7 @@ from jobs.scorecard import against
 from recsys.artifacts import Artifact, newest, open_artifact
 from recsys.constants import FACETS
 from recsys.errors import ArtifactError, WorseVersion
-from recsys.index import Vectors, open_index
+from recsys.index import Layout, Vectors, open_index
 from recsys.settings import Settings
 from recsys.taxonomy import read_taxonomy
 
@@ -62,7 +62,10 @@ async def _live(settings: Settings) -> str | None:
 
 
 async def _publish(settings: Settings, version: str, points: dict[str, Vectors]) -> str | None:
-    index = open_index(settings.index, settings.qdrant_url, settings.qdrant_api_key, timeout_s=_TIMEOUT_S)
+    layout = Layout(settings.qdrant_by_city, settings.qdrant_replicas, settings.qdrant_write_consistency)
+    index = open_index(
+        settings.index, settings.qdrant_url, settings.qdrant_api_key, timeout_s=_TIMEOUT_S, layout=layout
+    )
     try:
         await index.publish(version, points["places"], points["users"])
         return index.live

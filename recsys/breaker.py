@@ -60,22 +60,26 @@ class Breaker:
         Raises:
             Unavailable: the call is refused, or it failed.
         """
-        probe = self._admit()
+        probe = self.admit()
         try:
             yield
         except Unavailable:
-            self._failed(probe)
+            self.failed(probe)
             raise
         except Exception:
-            self._succeeded()
+            self.succeeded()
             raise
         except BaseException:  # whoever asked has gone: it says nothing of the part
             self._gave_up(probe)
             raise
-        self._succeeded()
+        self.succeeded()
 
-    def _admit(self) -> bool:
-        """Whether this call is the probe."""
+    def admit(self) -> bool:
+        """Let a call through, of which `succeeded` or `failed` must tell; whether it is the probe.
+
+        Raises:
+            Unavailable: the call is refused.
+        """
         with self._lock:
             if self._failures < self._threshold:
                 return False
@@ -84,13 +88,15 @@ class Breaker:
             self._probing = True
             return True
 
-    def _failed(self, probe: bool) -> None:
+    def failed(self, probe: bool) -> None:
+        """A call that was let through got no answer."""
         with self._lock:
             self._failures += 1
             self._probe_at = self._clock() + self._reset_s
             self._probing &= not probe
 
-    def _succeeded(self) -> None:
+    def succeeded(self) -> None:
+        """A call that was let through was answered."""
         with self._lock:
             self._failures, self._probing, self.answered = 0, False, True
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recsys.aggregates.finish import Floats
+from recsys.aggregates.finish import Bools, Floats
 from recsys.aggregates.states import Ints
 
 
@@ -56,8 +56,13 @@ class Candidates:
         features: (C, D) float32, ONLINE_PLACE or ONLINE_PEOPLE; what is missing or too old is zero, and its `…_known`
             column says so.
         age_s: how old the oldest of them is in this process; 0 where all were just read.
+        lost: (C, 2) whether a candidate's own row, and that of the pair, are on a node of a cluster that did not
+            answer: their features are zero; None: nobody's.
+        user_lost: whether the user's own rows are.
     """
 
     user: UserProfile | None
     features: Floats
     age_s: float
+    lost: Bools | None = None
+    user_lost: bool = False

@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from recsys.address import Address
 from recsys.atomic import replacing
 from recsys.errors import ServiceError
 
@@ -26,6 +27,7 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 # A hash whose values are longer than this takes twice the memory: the default of 64 is below the state of a pair.
 _LISTPACK: Final = "hash-max-listpack-value"
 LISTPACK_BYTES: Final = 1024
+_COVERAGE: Final = "cluster-require-full-coverage"
 COMPACT: Final = (f"--{_LISTPACK}", str(LISTPACK_BYTES))
 _ABOUT: Final = ("process_id", "used_memory", "maxmemory", "maxmemory_policy", "evicted_keys")
 _PID: Final = "server.pid"
@@ -46,7 +48,8 @@ class Look:
             another password; it is still reading its data; it is no Redis server.
         said: what it says about that, without the address.
         about: of one that answers: `process_id`, `used_memory`, `maxmemory` (bytes, 0: no bound), `maxmemory_policy`,
-            `evicted_keys`, and `hash_max_listpack_value` where it may be asked.
+            `evicted_keys`, and `hash_max_listpack_value` and `full_coverage` (what a cluster needs in order to answer
+            at all) where they may be asked.
     """
 
     state: State
@@ -70,10 +73,10 @@ class Server:
 
 
 def start(url: str, folder: Path, *, named: bool = False) -> Server:
-    """Start the embedded server unless it runs already; for an address elsewhere, only check that it answers.
+    """Start the embedded server unless it runs already; an address elsewhere, or a cluster's, is only asked.
 
     Args:
-        url: `redis://host:port/db`.
+        url: `redis://host:port/db`, or `redis+cluster://host:port,host:port`.
         folder: where its append-only file, log and pid file are kept.
         named: someone chose this address, so a server that is there already is theirs and is used; at our default
             address it would be a stranger's database.
@@ -82,6 +85,10 @@ def start(url: str, folder: Path, *, named: bool = False) -> Server:
         ServiceError: the address does not answer, the port is someone else's, no server binary is installed, or the
             server ended early.
     """
+    if (address := Address.parse(url)).cluster:
+        if _cluster_of(address) is None:
+            raise ServiceError(f"no node of a Redis Cluster answers at {address.where}")
+        return Server(url, None)
     parts = urlsplit(url)
     if parts.hostname not in _LOOPBACK:
         if _pid(url) is None:
@@ -118,11 +125,20 @@ def running(url: str, folder: Path) -> Server | None:
         ours = int((folder / _PID).read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return None
+    if Address.parse(url).cluster:
+        return None
     return Server(url, ours) if _pid(url) == ours else None
 
 
 def figures(url: str) -> dict[str, int] | None:
-    """Keys and memory (MB) of the server at an address, whoever started it; None when none answers."""
+    """Keys and memory (MB) of the server at an address, whoever started it; None when none answers.
+
+    Of a cluster, those of the primaries that answer.
+    """
+    if (address := Address.parse(url)).cluster:
+        found = [figures(address.node(*node)) for node in _cluster_of(address) or ()]
+        there = [one for one in found if one is not None]
+        return {name: sum(one[name] for one in there) for name in ("keys", "memory_mb")} if there else None
     with _client(url) as client:
         try:
             return {"keys": int(client.dbsize()), "memory_mb": int(client.info("memory")["used_memory"]) >> 20}
@@ -155,7 +171,15 @@ def look(url: str) -> Look:
         about = {name: found.get(name) for name in _ABOUT}
         with contextlib.suppress(redis.ResponseError):  # a managed server tells nobody its configuration
             about["hash_max_listpack_value"] = int(client.config_get(_LISTPACK)[_LISTPACK])
+            about["full_coverage"] = client.config_get(_COVERAGE).get(_COVERAGE) == "yes"
         return Look("answers", about=about)
+
+
+def look_at_cluster(url: str) -> dict[str, Look]:
+    """The same of every primary of a cluster, by host and port; of the nodes that are named, where none answers."""
+    address = Address.parse(url)
+    nodes = _cluster_of(address) or address.nodes
+    return {f"{host}:{port}": look(address.node(host, port)) for host, port in nodes}
 
 
 def stop(url: str, folder: Path) -> bool:
@@ -202,6 +226,17 @@ def _ended(pid: int) -> bool:
 
 def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=1.0, socket_connect_timeout=1.0)
+
+
+def _cluster_of(address: Address) -> list[tuple[str, int]] | None:
+    """Host and port of every primary of a cluster, by the first of its nodes that answers; None where none does."""
+    for host, port in address.nodes:
+        one = address.node(host, port)
+        with _client(one) as client, contextlib.suppress(redis.RedisError):
+            said = client.execute_command("CLUSTER SLOTS")
+            if said:
+                return sorted({((at or b"").decode() or host, port_of) for _, _, (at, port_of, *_), *_ in said})
+    return None
 
 
 def _pid(url: str) -> int | None:

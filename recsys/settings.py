@@ -7,8 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from recsys.address import Address
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,11 +24,20 @@ class Settings(BaseSettings):
     feature_repo: Path = Field(default=ROOT / "feature_repo", description="the Feast repository")
     redis_url: str = Field(
         default="redis://127.0.0.1:6399/0",
-        pattern=r"^rediss?://",
-        description="online store; a loopback address without a server gets the embedded one from `recsys up`",
+        description="online store, a server or redis+cluster://HOST:PORT,HOST:PORT; a loopback address without a "
+        "server gets the embedded one from `recsys up`",
     )
     qdrant_url: str | None = Field(default=None, description="a Qdrant server; unset: the embedded engine")
     qdrant_api_key: str | None = Field(default=None, description="key of that server", repr=False)
+    qdrant_by_city: bool = Field(
+        default=False, description="publish every city as a shard of its own, on a cluster of Qdrant servers"
+    )
+    qdrant_replicas: int | None = Field(
+        default=None, ge=1, le=100, description="copies of every shard that is published; unset: as the server has it"
+    )
+    qdrant_write_consistency: int | None = Field(
+        default=None, ge=1, le=100, description="copies that must have a write before it counts; unset: likewise"
+    )
 
     # the synthetic world
     preset: str = Field(default="city", description="world preset: city or seed")
@@ -83,6 +94,19 @@ class Settings(BaseSettings):
         default=None,
         description="the moment the service believes in; unset: the end of a synthetic world's data, else the clock",
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        Address.parse(url)
+        return url
+
+    @field_validator("qdrant_write_consistency")
+    @classmethod
+    def _at_most_all(cls, wanted: int | None, info: ValidationInfo) -> int | None:
+        if wanted is not None and wanted > (info.data.get("qdrant_replicas") or wanted):
+            raise ValueError(f"must be at most RECSYS_QDRANT_REPLICAS, {info.data['qdrant_replicas']}")
+        return wanted
 
     @property
     def landing(self) -> Path:

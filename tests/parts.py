@@ -1,16 +1,17 @@
 """A small engine of real parts: Qdrant Edge, the heads with random weights, and features held in memory."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PEOPLE, ONLINE_USER
+from recsys.aggregates import D_ONLINE_PEOPLE, D_ONLINE_PLACE, ONLINE_PEOPLE, ONLINE_PLACE, ONLINE_USER
 from recsys.constants import C_COARSE, C_FINE, C_VIBE, FACETS, N_PRICE_BANDS, N_TIME_SLOTS
 from recsys.errors import FeatureStoreUnavailable
 from recsys.index import EdgeIndex, Vectors
@@ -27,6 +28,7 @@ from recsys.sources import Memory, Outings, PeopleSources, PlaceSources, Traits
 
 NOW = datetime(2024, 3, 25, tzinfo=UTC)
 N_USERS, N_PLACES, N_CITIES, N_AREAS = 60, 200, 3, 4
+Row = TypeVar("Row")
 
 
 def user_row(rng: np.random.Generator, user_id: int) -> UserRow:
@@ -54,8 +56,10 @@ class MemoryFeatures:
     user_rows: dict[int, UserRow]
     place_rows: dict[int, PlaceRow]
     down: bool = False
+    away: Callable[[int], bool] = lambda i: False  # whose rows are on a node that does not answer
     pairs: set[tuple[int, int]] = field(default_factory=set)  # (user, place) that the store knows events of
     ties: set[tuple[int, int]] = field(default_factory=set)  # (user, peer) that the store knows a tie of
+    silent: list[str] = field(default_factory=list)  # nodes that answer no ping
     calls: list[str] = field(default_factory=list)
 
     def _call(self, name: str) -> None:
@@ -63,21 +67,37 @@ class MemoryFeatures:
         if self.down:
             raise FeatureStoreUnavailable("the online store at 127.0.0.1:1 did not answer")
 
-    def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
+    def profiles(self, ids: Sequence[int], lost: set[int] | None = None) -> list[UserProfile | None]:
         self._call("profiles")
-        return [self.user_rows.get(i) for i in ids]
+        return self._there(self.user_rows, ids, lost)
 
-    def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
+    def places(self, ids: Sequence[int], lost: set[int] | None = None) -> list[PlaceRow | None]:
         self._call("places")
-        return [self.place_rows.get(i) for i in ids]
+        return self._there(self.place_rows, ids, lost)
 
-    def rank_places(self, user_id: int, place_ids: Sequence[int], now: datetime) -> Candidates:
+    def rank_places(self, user_id: int, place_ids: Sequence[int], now: datetime, *, partly: bool = False) -> Candidates:
         self._call("rank_places")
-        return self._candidates(user_id, place_ids, D_ONLINE_PLACE)
+        return self._partly(user_id, place_ids, self._candidates(user_id, place_ids, D_ONLINE_PLACE))
 
-    def rank_people(self, user_id: int, peer_ids: Sequence[int], now: datetime) -> Candidates:
+    def rank_people(self, user_id: int, peer_ids: Sequence[int], now: datetime, *, partly: bool = False) -> Candidates:
         self._call("rank_people")
-        return self._candidates(user_id, peer_ids, D_ONLINE_PEOPLE)
+        return self._partly(user_id, peer_ids, self._candidates(user_id, peer_ids, D_ONLINE_PEOPLE))
+
+    def _there(self, rows: Mapping[int, Row], ids: Sequence[int], lost: set[int] | None) -> list[Row | None]:
+        if lost is not None:
+            lost.update(i for i in ids if self.away(i))
+        return [None if self.away(i) else rows.get(i) for i in ids]
+
+    def _partly(self, user_id: int, ids: Sequence[int], whole: Candidates) -> Candidates:
+        lost = np.array([[self.away(int(i)), self.away(user_id * 1_000 + int(i))] for i in ids], dtype=bool)
+        lost = lost.reshape(len(ids), 2)
+        if whole.features.shape[1] == D_ONLINE_PEOPLE:
+            pair, own = np.split(whole.features, [ONLINE_PEOPLE.index("tie_known") + 1], axis=1)
+        else:
+            own, pair = np.split(whole.features, [ONLINE_PLACE.index("place_known") + 1], axis=1)
+        own[lost[:, 0]], pair[lost[:, 1]] = 0, 0
+        user = None if self.away(user_id) else whole.user
+        return Candidates(user, whole.features, 0.0, lost, self.away(user_id))
 
     def _candidates(self, user_id: int, ids: Sequence[int], width: int) -> Candidates:
         features = [np.random.default_rng([user_id, int(i)]).random(width) for i in ids]
@@ -94,8 +114,9 @@ class MemoryFeatures:
     def cached(self) -> tuple[int, int]:
         return 0, self.calls.count("rank_places")
 
-    def ping(self) -> None:
+    def ping(self) -> list[str]:
         self._call("ping")
+        return self.silent
 
     def close(self) -> None:
         self.calls.append("close")

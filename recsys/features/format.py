@@ -20,6 +20,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Doubles, Ints, States
 from recsys.errors import DataError
+from recsys.features.wire import Block, Commands
 
 Bytes = npt.NDArray[np.uint8]
 STATE: Final = "state"
@@ -64,19 +65,19 @@ class Rows:
             out[:, hole : hole + 8] = np.ascontiguousarray(column, dtype="<i8").view(np.uint8).reshape(-1, 8)
         return out
 
-    def get(self, ids: Sequence[Ints], feature: str = STATE) -> bytes:
-        """One HGET a row, as bytes to send; N replies."""
+    def get(self, ids: Sequence[Ints], feature: str = STATE) -> Commands:
+        """One HGET a row."""
         head = b"*3\r\n$4\r\nHGET\r\n$%d\r\n" % len(self.key)
         field = self.fields[feature]
-        return _rows(head, self.keys(ids), b"\r\n$%d\r\n%b\r\n" % (len(field), field))
+        return _block(head, self.keys(ids), b"\r\n$%d\r\n%b\r\n" % (len(field), field))
 
-    def get_many(self, ids: Sequence[Ints], features: Sequence[str]) -> bytes:
-        """One HMGET a row; N replies of a list each."""
+    def get_many(self, ids: Sequence[Ints], features: Sequence[str]) -> Commands:
+        """One HMGET a row; a reply is a list."""
         head = b"*%d\r\n$5\r\nHMGET\r\n$%d\r\n" % (2 + len(features), len(self.key))
         fields = (self.fields[feature] for feature in features)
-        return _rows(head, self.keys(ids), b"\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(f), f) for f in fields))
+        return _block(head, self.keys(ids), b"\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(f), f) for f in fields))
 
-    def put(self, ids: Sequence[Ints], states: States, seconds: Ints, expire_at_ms: Ints | None) -> tuple[bytes, int]:
+    def put(self, ids: Sequence[Ints], states: States, seconds: Ints, expire_at_ms: Ints | None) -> Commands:
         """One HSET a row and, where keys expire, one PEXPIREAT.
 
         Args:
@@ -84,9 +85,6 @@ class Rows:
             states: N, all known.
             seconds: (N,) event timestamps, seconds since the epoch.
             expire_at_ms: (N,) when the server forgets a key, on its own clock; None: never.
-
-        Returns:
-            The bytes to send and the number of replies.
         """
         keys, lengths = self.keys(ids), states.lengths()
         stamp_field, field = f"_ts:{self.view}".encode(), self.fields[STATE]
@@ -100,19 +98,17 @@ class Rows:
             third = b"\r\n$%d\r\n%b\r\n$%d\r\n%b" % (len(field), field, size, head)
             values = states.values[states.offsets[:-1][at][:, None] + np.arange(length)]
             block = values.astype("<f8").view(np.uint8).reshape(len(at), -1)
-            parts.append(_rows(first, keys[at], second, _varint5(seconds[at]), third, block, b"\r\n"))
-        replies = len(keys)
+            parts.append(_block(first, keys[at], second, _varint5(seconds[at]), third, block, b"\r\n"))
         if expire_at_ms is not None:
             digits = np.char.zfill(expire_at_ms.astype("U13"), 13).astype("S13")
             block = np.frombuffer(digits.tobytes(), dtype=np.uint8).reshape(len(keys), 13)
             head = b"*3\r\n$9\r\nPEXPIREAT\r\n$%d\r\n" % len(self.key)
-            parts.append(_rows(head, keys, b"\r\n$13\r\n", block, b"\r\n"))
-            replies *= 2
-        return b"".join(parts), replies
+            parts.append(_block(head, keys, b"\r\n$13\r\n", block, b"\r\n"))
+        return Commands.join(parts)
 
-    def drop(self, ids: Sequence[Ints]) -> bytes:
-        """One UNLINK a row; N replies."""
-        return _rows(b"*2\r\n$6\r\nUNLINK\r\n$%d\r\n" % len(self.key), self.keys(ids), b"\r\n")
+    def drop(self, ids: Sequence[Ints]) -> Commands:
+        """One UNLINK a row."""
+        return _block(b"*2\r\n$6\r\nUNLINK\r\n$%d\r\n" % len(self.key), self.keys(ids), b"\r\n")
 
 
 def decode(replies: Sequence[bytes | None]) -> States:
@@ -187,11 +183,12 @@ def _varint5(numbers: Ints) -> Bytes:
     return np.stack(parts, axis=1).astype(np.uint8)
 
 
-def _rows(*parts: bytes | Bytes) -> bytes:
-    """Constant bytes and (N, L) blocks, side by side in each of N rows → all rows as bytes."""
-    n = next(len(part) for part in parts if isinstance(part, np.ndarray))
+def _block(head: bytes, keys: Bytes, *rest: bytes | Bytes) -> Commands:
+    """Constant bytes and (N, L) blocks, side by side in each of N commands."""
+    n = len(keys)
     columns = [
         part if isinstance(part, np.ndarray) else np.broadcast_to(np.frombuffer(part, dtype=np.uint8), (n, len(part)))
-        for part in parts
+        for part in (head, keys, *rest)
     ]
-    return np.concatenate(columns, axis=1).tobytes()
+    rows = np.concatenate(columns, axis=1)
+    return Commands(rows.tobytes(), (Block(n, rows.shape[1], len(head), keys.shape[1]),))

@@ -5,7 +5,7 @@ time. The store also notes what it was filled from and how far the event log has
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +17,7 @@ from recsys.aggregates import PAIR_HEAD, PAIR_TTL, States
 from recsys.aggregates.states import Doubles, Ints
 from recsys.features.format import decode, scan
 from recsys.features.store import FeatureStore
-from recsys.features.wire import command
+from recsys.features.wire import Commands, Wire, command
 
 _CHUNK: Final = 50_000  # rows of one round trip: some 15 MB
 _SCAN: Final = b"10000"
@@ -67,14 +67,14 @@ class LiveStates:
             within_s: deadline, where it is sooner than the store's: so small a question is answered at once, or the
                 server is frozen.
         """
-        (answer,) = self._ask(command(b"HMGET", self._meta, b"source", b"folded"), 1, within_s)
+        (answer,) = self._ask(command(b"HMGET", self._meta, b"source", b"folded"), within_s)
         source, folded = answer
         return Mark((source or b"").decode(), int(folded or 0))
 
     def set_mark(self, mark: Mark) -> None:
         """Note it."""
         fields = (b"source", mark.source.encode(), b"folded", b"%d" % mark.folded)
-        self._ask(command(b"HSET", self._meta, *fields), 1)
+        self._ask(command(b"HSET", self._meta, *fields))
 
     def keys(self) -> dict[str, int]:
         """Keys online by kind of entity, counted by scanning."""
@@ -87,11 +87,10 @@ class LiveStates:
 
     def clear(self) -> None:
         """Remove everything of this project; first the mark: half cleared is filled from nothing."""
-        self._ask(command(b"UNLINK", self._meta), 1)
+        self._ask(command(b"UNLINK", self._meta))
         for pattern in (scan(self._store.project), self._crowd + b"*"):
             for keys in self._scan(pattern):
-                if keys:
-                    self._ask(command(b"UNLINK", *keys), 1)
+                self._ask(Commands.join(command(b"UNLINK", key) for key in keys))
 
     # ---------------------------------------------------------------------------------------------------------- states
     def fill(self, view: str, rows: pa.Table, *, seq: int, end: datetime, wall: datetime) -> int:
@@ -128,7 +127,7 @@ class LiveStates:
     def read(self, wanted: Sequence[Wanted]) -> list[list[Doubles | None]]:
         """States of several views in one round trip; None where there is none."""
         commands = [self._store.rows(w.view).get(w.ids) for w in wanted if len(w.ids[0])]
-        answers = self._ask(b"".join(commands), sum(len(w.ids[0]) for w in wanted))
+        answers = self._ask(Commands.join(commands))
         out, first = [], 0
         for w in wanted:
             n = len(w.ids[0])
@@ -140,19 +139,19 @@ class LiveStates:
         self, changed: Sequence[tuple[Wanted, Sequence[Doubles], Ints]], *, end: datetime, wall: datetime
     ) -> None:
         """Write states of several views in one round trip; of each: ids, states, seconds of the last event."""
-        parts = [self._bytes(w, States.of_rows(states), at, end, wall) for w, states, at in changed if len(states)]
-        self._ask(b"".join(part for part, _ in parts), sum(n for _, n in parts))
+        parts = [self._commands(w, States.of_rows(states), at, end, wall) for w, states, at in changed if len(states)]
+        self._ask(Commands.join(parts))
 
     def drop(self, wanted: Wanted) -> None:
         """Forget states."""
         for first in range(0, len(wanted.ids[0]), _CHUNK):
             ids = [column[first : first + _CHUNK] for column in wanted.ids]
-            self._ask(self._store.rows(wanted.view).drop(ids), len(ids[0]))
+            self._ask(self._store.rows(wanted.view).drop(ids))
 
     # ----------------------------------------------------------------------------------------------------------- crowds
     def crowds(self, places: Sequence[tuple[int, int]]) -> list[dict[int, int]]:
         """Of each (place, day since the epoch): who attended, and by which position in the log first."""
-        answers = self._ask(b"".join(command(b"HGETALL", self._crowd_key(*p)) for p in places), len(places))
+        answers = self._ask(Commands.join(command(b"HGETALL", self._crowd_key(*p)) for p in places))
         return [{int(u): int(seq) for u, seq in zip(a[::2], a[1::2], strict=True)} for a in answers]
 
     def join_crowds(self, who: Sequence[tuple[int, int, int, int]]) -> None:
@@ -163,16 +162,15 @@ class LiveStates:
             parts.append(command(b"HSETNX", key, b"%d" % user, b"%d" % seq))
             parts.append(command(b"EXPIRE", key, b"%d" % (_CROWD_DAYS * 86_400)))
         for first in range(0, len(parts), 2 * _CHUNK):
-            chunk = parts[first : first + 2 * _CHUNK]
-            self._ask(b"".join(chunk), len(chunk))
+            self._ask(Commands.join(parts[first : first + 2 * _CHUNK]))
 
     def _crowd_key(self, place: int, day: int) -> bytes:
         return self._crowd + b"%d:%d" % (place, day)
 
     def _put(self, wanted: Wanted, states: States, seconds: Ints, *, end: datetime, wall: datetime) -> None:
-        self._ask(*self._bytes(wanted, states, seconds, end, wall))
+        self._ask(self._commands(wanted, states, seconds, end, wall))
 
-    def _bytes(self, wanted: Wanted, states: States, seconds: Ints, end: datetime, wall: datetime) -> tuple[bytes, int]:
+    def _commands(self, wanted: Wanted, states: States, seconds: Ints, end: datetime, wall: datetime) -> Commands:
         expire: Ints | None = None
         if wanted.view == "user_place":
             left_us = states.values[states.offsets[:-1] + _LAST_AT] - end.timestamp() * 1e6
@@ -180,17 +178,21 @@ class LiveStates:
             expire = round(wall.timestamp() * 1e3) + np.maximum(left_ms, 1000)
         return self._store.rows(wanted.view).put(wanted.ids, states, seconds, expire)
 
-    def _scan(self, pattern: bytes) -> "list[list[bytes]]":
-        found, cursor = [], b"0"
-        while True:
-            ((cursor, keys),) = self._ask(command(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN), 1)
-            found.append(keys)
-            if cursor == b"0":
-                return found
-
-    def _ask(self, commands: bytes, replies: int, within_s: float = math.inf) -> list[Any]:
+    def _scan(self, pattern: bytes) -> Iterator[list[bytes]]:
+        """Keys, some at a time, of each node that holds any."""
         with self._store.redis_errors():
-            return self._store.wire.ask(commands, replies, within_s)
+            nodes = self._store.wire.nodes()
+        for node in nodes:
+            cursor = b"0"
+            while True:
+                ((cursor, keys),) = self._ask(command(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN), of=node)
+                yield keys
+                if cursor == b"0":
+                    break
+
+    def _ask(self, commands: Commands, within_s: float = math.inf, of: Wire | None = None) -> list[Any]:
+        with self._store.redis_errors():
+            return (of or self._store.wire).ask(commands, within_s)
 
 
 def _last_of_each(columns: Sequence[Ints]) -> Ints:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import ibis
 import numpy as np
@@ -21,27 +20,23 @@ from feast import Entity, FeatureService, FeatureView, FileSource
 from feast import FeatureStore as FeastStore
 from feast.errors import FeatureServiceNotFoundException
 from feast.repo_config import load_repo_config
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import RedisClusterException
 
+from recsys.address import Address
 from recsys.aggregates import finish_pairs, finish_places, finish_ties, finish_users, pairs_of
-from recsys.aggregates.finish import Floats
+from recsys.aggregates.finish import Bools, Floats
 from recsys.aggregates.states import Ints
 from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
 from recsys.features.cache import PlaceCache
-from recsys.features.format import Rows, decode, floats, value
+from recsys.features.clients import open_client, open_wire
+from recsys.features.format import Rows, decode
 from recsys.features.lean import quiet
-from recsys.features.wire import Wire
+from recsys.features.profiles import PLACE_FIELDS, USER_FIELDS, place_row, user_profile
+from recsys.features.wire import Commands
 from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.taxonomy import CITY, Widths
 
 _SPINE_CHUNK: Final = 500_000  # rows of one point-in-time join: bounds its memory at about 0.6 GB
-_USER_FIELDS: Final = (
-    "name", "home_city_id", "home_neighborhood_id", "cat_pref", "fine_pref", "vibe_pref", "area_ids", "area_weights",
-)  # fmt: skip
-_PLACE_FIELDS: Final = (
-    "name", "city_id", "neighborhood_id", "category_one_hot", "fine_tag_vector", "price_band", "typical_time_slot",
-)  # fmt: skip
 
 
 def matrix(column: pa.ChunkedArray, width: int) -> Floats:
@@ -72,22 +67,22 @@ class FeatureStore:
         Args:
             repo: folder with `feature_store.yaml` and `definitions.py`.
             data_dir: where `features/` and the registry are.
-            redis_url: `redis://host:port/db`.
+            redis_url: `redis://host:port/db`, or `redis+cluster://host:port,host:port`.
             timeout_s: deadline of every online read; None waits (for jobs).
             widths: of the vectors that online reads must give.
             place_cache_s: how long this process may answer from a place's state that it has read; 0: not at all.
         """
-        self._repo, self._data_dir, self._url, self._widths = repo, data_dir.resolve(), redis_url, widths
+        self._repo, self._data_dir, self._widths = repo, data_dir.resolve(), widths
+        self._address = Address.parse(redis_url)
         config = load_repo_config(repo, repo / "feature_store.yaml")
         config.registry.path = str(self._data_dir / "registry.db")
         self._store = FeastStore(config=config)
         # Feast's own client retries for seconds against a dead or frozen server, whatever its connection string says:
-        # ours, with a deadline and no retries, takes its place.
-        self._redis = redis.Redis.from_url(
-            redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=timeout_s, socket_connect_timeout=timeout_s
-        )
-        self._store._get_provider().online_store._client = self._redis
-        self.wire = Wire(self._redis, timeout_s)
+        # ours, with a deadline, takes its place.
+        self._timeout_s = timeout_s
+        self._client: redis.Redis | redis.RedisCluster | None = None
+        self._store._get_provider().online_store._get_client = lambda _: self._feasts()
+        self.wire = open_wire(self._address, timeout_s)
         self._rows: dict[str, Rows] = {}
         self._cache = PlaceCache(place_cache_s)
 
@@ -179,88 +174,93 @@ class FeatureStore:
     def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
         """Users by id, None where the store knows none."""
         asked = np.asarray(ids, dtype=np.int64)
-        commands, replies = self._ask_users(asked)
-        answers = self._ask(commands, replies)
+        answers, _ = self._ask(self._ask_users(asked))
         return self._users(asked, answers, finish_users(decode(answers[len(asked) : 2 * len(asked)]), _micros(now)))
 
-    def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
-        """Profiles of users by id, None where the store knows none. They hold until the next, so no moment is asked."""
-        asked = np.asarray(ids, dtype=np.int64)
-        answers = self._ask(self.rows("user_profile").get_many([asked], _USER_FIELDS), len(asked))
-        return [
-            None if (row := self._profile(user_id, answer)) is None else UserProfile(**row)
-            for user_id, answer in zip(asked.tolist(), answers, strict=True)
-        ]
+    def profiles(self, ids: Sequence[int], lost: set[int] | None = None) -> list[UserProfile | None]:
+        """Profiles of users by id, None where the store knows none. They hold until the next, so no moment is asked.
 
-    def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
-        """Places by id, None where the store knows none. A profile holds until the next one, so no moment is asked."""
+        Args:
+            ids: whose.
+            lost: takes the ids of those whose node of a cluster does not answer; None: that is an error.
+        """
         asked = np.asarray(ids, dtype=np.int64)
-        answers = self._ask(self.rows("place_profile").get_many([asked], _PLACE_FIELDS), len(asked))
-        rows: list[PlaceRow | None] = []
-        for place_id, answer in zip(asked.tolist(), answers, strict=True):
-            name, city, area, categories, tags, price, slot = answer
-            if (kinds := floats(categories, self._widths.categories)) is None:
-                rows.append(None)
-                continue
-            rows.append(
-                PlaceRow(
-                    place_id=place_id,
-                    name=str(value(name)),
-                    city_id=int(value(city)),
-                    neighborhood_id=int(value(area)),
-                    category_one_hot=kinds,
-                    fine_tag_vector=_filled(tags, self._widths.tags),
-                    price_band=int(value(price)),
-                    typical_time_slot=int(value(slot)),
-                )
-            )
-        return rows
+        answers = self._one_each(self.rows("user_profile").get_many([asked], USER_FIELDS), asked, lost)
+        found = [user_profile(i, answer, self._widths) for i, answer in zip(asked.tolist(), answers, strict=True)]
+        return [None if row is None else UserProfile(**row) for row in found]
 
-    def rank_places(self, user_id: int, place_ids: Sequence[int] | Ints, now: datetime) -> Candidates:
-        """A user and C candidate places with their pairs, in one round trip."""
+    def places(self, ids: Sequence[int], lost: set[int] | None = None) -> list[PlaceRow | None]:
+        """Places by id, None where the store knows none; otherwise like `profiles`."""
+        asked = np.asarray(ids, dtype=np.int64)
+        answers = self._one_each(self.rows("place_profile").get_many([asked], PLACE_FIELDS), asked, lost)
+        return [place_row(i, answer, self._widths) for i, answer in zip(asked.tolist(), answers, strict=True)]
+
+    def rank_places(
+        self, user_id: int, place_ids: Sequence[int] | Ints, now: datetime, *, partly: bool = False
+    ) -> Candidates:
+        """A user and C candidate places with their pairs, in one round trip.
+
+        Args:
+            user_id: the user.
+            place_ids: (C,).
+            now: the moment.
+            partly: whether to go on where some nodes of a cluster do not answer: `Candidates.lost` says whose rows
+                were theirs.
+        """
         ids, now_us = np.asarray(place_ids, dtype=np.int64), _micros(now)
         user, places, pairs = np.array([user_id]), self.rows("place_activity"), self.rows("user_place")
         features, missing, age_s = self._cache.look_up(ids, now_us)
-        commands, n = self._ask_users(user)
-        wanted = ids[missing]
-        answers = self._ask(
-            commands
-            + places.get([wanted])
-            + pairs.get(_by_name(pairs, user_id=np.full_like(ids, user_id), place_id=ids)),
-            n + len(wanted) + len(ids),
-        )
+        commands, wanted = self._ask_users(user), ids[missing]
+        n, end = commands.replies, commands.replies + len(missing)
+        asked = pairs.get(_by_name(pairs, user_id=np.full_like(ids, user_id), place_id=ids))
+        answers, lost = self._ask(commands + places.get([wanted]) + asked, partly=partly)
+        gone = np.stack([np.zeros(len(ids), dtype=bool), lost[end:]], axis=1)
         if len(wanted):
-            features[missing] = finish_places(decode(answers[n : n + len(wanted)]), now_us)
-            self._cache.keep(wanted, features[missing], now_us)
-        history = finish_pairs(pairs_of(decode(answers[n + len(wanted) :]), now_us))
+            features[missing] = finish_places(decode(answers[n:end]), now_us)
+            gone[missing, 0] = lost[n:end]
+            there = missing[~lost[n:end]]
+            self._cache.keep(ids[there], features[there], now_us)
+        history = finish_pairs(pairs_of(decode(answers[end:]), now_us))
         (row,) = self._users(user, answers[:n], finish_users(decode(answers[1:2]), now_us))
-        return Candidates(row, np.concatenate([features, history], axis=1), age_s)
+        return Candidates(row, np.concatenate([features, history], axis=1), age_s, gone, bool(lost[0]))
 
-    def rank_people(self, user_id: int, peer_ids: Sequence[int] | Ints, now: datetime) -> Candidates:
-        """A user and C candidate people with their ties, in one round trip."""
+    def rank_people(
+        self, user_id: int, peer_ids: Sequence[int] | Ints, now: datetime, *, partly: bool = False
+    ) -> Candidates:
+        """A user and C candidate people with their ties, in one round trip; otherwise like `rank_places`."""
         ids, now_us = np.asarray(peer_ids, dtype=np.int64), _micros(now)
         user, peers, ties = np.array([user_id]), self.rows("user_activity"), self.rows("user_user")
-        commands, n = self._ask_users(user)
+        commands = self._ask_users(user)
+        n, end = commands.replies, commands.replies + len(ids)
         ends = _by_name(ties, user_u=np.minimum(ids, user_id), user_v=np.maximum(ids, user_id))
-        answers = self._ask(commands + ties.get(ends) + peers.get([ids]), n + 2 * len(ids))
-        met = finish_ties(decode(answers[n : n + len(ids)]))
-        activity = finish_users(decode([*answers[1:2], *answers[n + len(ids) :]]), now_us)  # the user's own first
+        answers, lost = self._ask(commands + ties.get(ends) + peers.get([ids]), partly=partly)
+        met = finish_ties(decode(answers[n:end]))
+        activity = finish_users(decode([*answers[1:2], *answers[end:]]), now_us)  # the user's own first
         (row,) = self._users(user, answers[:n], activity[:1])
-        return Candidates(row, np.concatenate([met, activity[1:]], axis=1), 0.0)
+        gone = np.stack([lost[end:], lost[n:end]], axis=1)
+        return Candidates(row, np.concatenate([met, activity[1:]], axis=1), 0.0, gone, bool(lost[0]))
 
     def cached(self) -> tuple[int, int]:
         """Places of candidates whose features were at hand, and those whose were read, since the start."""
         return self._cache.hits, self._cache.misses
 
-    def ping(self) -> None:
-        """Raise FeatureStoreUnavailable unless Redis answers within the deadline."""
+    def ping(self) -> list[str]:
+        """Ask for a sign of life within the deadline.
+
+        Returns:
+            Nodes of a cluster that do not answer, by host and port.
+
+        Raises:
+            FeatureStoreUnavailable: none does.
+        """
         with self.redis_errors():
-            self._redis.ping()
+            return self.wire.silent()
 
     def close(self) -> None:
         """Close the connections, also the one that Feast's offline store keeps in ibis."""
         self.wire.close()
-        self._redis.close()
+        if self._client is not None:
+            self._client.close()
         if (backend := ibis.options.default_backend) is not None:
             backend.disconnect()
             ibis.options.default_backend = None
@@ -270,10 +270,15 @@ class FeatureStore:
         """Say which server did not answer."""
         try:
             yield
-        except redis.RedisError as error:
-            where = urlsplit(self._url)
-            said = f"the online store at {where.hostname}:{where.port} did not answer: `recsys up`"
-            raise FeatureStoreUnavailable(f"{said} (got {type(error).__name__}: {error})") from error
+        except (redis.RedisError, RedisClusterException) as error:
+            said = f"the online store at {self._address.where} did not answer"
+            mend = "recsys doctor" if self._address.cluster else "recsys up"
+            raise FeatureStoreUnavailable(f"{said}: `{mend}` (got {type(error).__name__}: {error})") from error
+
+    def _feasts(self) -> redis.Redis | redis.RedisCluster:
+        if self._client is None:
+            self._client = open_client(self._address, self._timeout_s)
+        return self._client
 
     def _defined(self) -> list[Entity | FeatureView | FeatureService]:
         names = runpy.run_path(str(self._repo / "definitions.py"), init_globals={"DATA_DIR": self._data_dir})
@@ -285,42 +290,33 @@ class FeatureStore:
         except FeatureServiceNotFoundException as error:
             raise NotReady(f"no feature service {name}: run `recsys materialize`, or `feast apply`") from error
 
-    def _ask(self, commands: bytes, replies: int) -> list[Any]:
+    def _ask(self, commands: Commands, *, partly: bool = False) -> tuple[list[Any], Bools]:
+        """Replies, and (N,) which were lost with a node of a cluster: none unless `partly`."""
         with self.redis_errors():
-            return self.wire.ask(commands, replies)
+            answers, lost = self.wire.ask_partly(commands) if partly else (self.wire.ask(commands), None)
+        return answers, np.zeros(len(answers), dtype=bool) if lost is None else lost
 
-    def _ask_users(self, ids: Ints) -> tuple[bytes, int]:
-        parts = [self.rows("user_profile").get_many([ids], _USER_FIELDS)]
-        parts += [self.rows(view).get([ids]) for view in ("user_activity", "user_recent")]
-        return b"".join(parts) if len(ids) else b"", 3 * len(ids)
+    def _one_each(self, commands: Commands, ids: Ints, lost: set[int] | None) -> list[Any]:
+        answers, gone = self._ask(commands, partly=lost is not None)
+        if lost is not None:
+            lost.update(ids[gone].tolist())
+        return answers
+
+    def _ask_users(self, ids: Ints) -> Commands:
+        parts = [self.rows("user_profile").get_many([ids], USER_FIELDS)]
+        return Commands.join([*parts, *(self.rows(view).get([ids]) for view in ("user_activity", "user_recent"))])
 
     def _users(self, ids: Ints, answers: Sequence[Any], activity: Floats) -> list[UserRow | None]:
         n = len(ids)
         rows: list[UserRow | None] = []
         for i, user_id in enumerate(ids.tolist()):
-            row = self._profile(user_id, answers[i])
+            row = user_profile(user_id, answers[i], self._widths)
             if row is None:
                 rows.append(None)
                 continue
             recent = decode([answers[2 * n + i]]).values[1::2]
             rows.append(UserRow(**row, activity=activity[i], recent=recent.astype(np.int64)))
         return rows
-
-    def _profile(self, user_id: int, answer: Sequence[bytes | None]) -> dict[str, Any] | None:
-        """The fields of a `UserProfile` by name; None where the store knows none."""
-        name, city, area, categories, tags, vibes, areas, weights = answer
-        if (likes := floats(categories, self._widths.categories)) is None:
-            return None
-        return {
-            "user_id": user_id,
-            "name": str(value(name)),
-            "home_city_id": int(value(city)),
-            "home_neighborhood_id": int(value(area)),
-            "cat_pref": likes,
-            "fine_pref": _filled(tags, self._widths.tags),
-            "vibe_pref": _filled(vibes, self._widths.vibes),
-            "areas": dict(zip(value(areas) or [], value(weights) or [], strict=True)),
-        }
 
 
 def _schema(views: Sequence[FeatureView]) -> dict[str, dict[str, str]]:
@@ -336,9 +332,3 @@ def _by_name(rows: Rows, **ids: Ints) -> list[Ints]:
 
 def _micros(moment: datetime) -> int:
     return round(moment.timestamp() * 1e6)
-
-
-def _filled(reply: bytes | None, width: int) -> Floats:
-    if (values := floats(reply, width)) is None:
-        raise DataError(f"a feature list must have {width} values (got none)")
-    return values

@@ -7,21 +7,28 @@ pointer. The city filter and the exclusions are part of the search.
 
 from pathlib import Path
 
-from recsys.index.base import COLLECTIONS, Hits, IndexReader, VectorIndex, Vectors
+from recsys.index.base import COLLECTIONS, Hits, IndexReader, Layout, VectorIndex, Vectors
 from recsys.index.edge import EdgeIndex
 from recsys.index.server import ServerIndex
 
-__all__ = ["COLLECTIONS", "EdgeIndex", "Hits", "IndexReader", "ServerIndex", "VectorIndex", "Vectors", "open_index"]
+__all__ = [
+    "COLLECTIONS", "EdgeIndex", "Hits", "IndexReader", "Layout", "ServerIndex", "VectorIndex", "Vectors", "open_index",
+]  # fmt: skip
 
 
 def open_index(
-    folder: Path, url: str | None = None, api_key: str | None = None, *, timeout_s: float = 1.0
-) -> VectorIndex:
-    """The server when there is a URL, else the embedded engine; call `refresh` before asking which version is live."""
+    folder: Path, url: str | None = None, api_key: str | None = None, *, timeout_s: float = 1.0,
+    layout: Layout | None = None,
+) -> VectorIndex:  # fmt: skip
+    """The server when there is a URL, else the embedded engine; call `refresh` before asking which version is live.
+
+    Args:
+        folder: of the embedded engine. url: of the server, whose key is `api_key`. timeout_s: of a call of the server.
+        layout: of what is published to a server.
+    """
     if url is None:
         return EdgeIndex(folder)
     from qdrant_client import AsyncQdrantClient
 
-    return ServerIndex(
-        AsyncQdrantClient(url=url, api_key=api_key, timeout=max(1, round(timeout_s)), check_compatibility=False)
-    )
+    client = AsyncQdrantClient(url=url, api_key=api_key, timeout=max(1, round(timeout_s)), check_compatibility=False)
+    return ServerIndex(client, layout=layout)

@@ -56,6 +56,21 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a Qdrant cluster keeps the collections of a version that is published; by default as one server does.
+
+    Attributes:
+        by_city: whether every city is a shard of its own, on whichever node, so that a search asks that one only.
+        replicas: copies of every shard; None: what the server is configured for.
+        write_consistency: how many of them must have a write before it is acknowledged; None: likewise.
+    """
+
+    by_city: bool = False
+    replicas: int | None = None
+    write_consistency: int | None = None
+
+
+@dataclass(frozen=True)
 class Hits:
     """Found points, best first: ids (n,) int64, scores (n,) float32 dot products; vectors: `IndexReader.vectors`."""
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from recsys.constants import D_MODEL
 from recsys.errors import IndexUnavailable, NotReady
-from recsys.index.base import BATCH, COLLECTIONS, Collection, Floats, Hits, IndexReader, Vectors, hits
+from recsys.index.base import BATCH, COLLECTIONS, Collection, Floats, Hits, IndexReader, Ints, Layout, Vectors, hits
 
 
 class ServerIndex:
     """A Qdrant server. Four aliases, `places`, `users` and both with `_previous`, move in one request."""
 
-    def __init__(self, client: Any, *, owned: bool = True) -> None:
-        """Wrap a `qdrant_client.AsyncQdrantClient`; `owned`: close it with the index."""
-        self._client, self._owned = client, owned
+    def __init__(self, client: Any, *, owned: bool = True, layout: Layout | None = None) -> None:
+        """Wrap a `qdrant_client.AsyncQdrantClient`; `owned`: close it with the index; `layout`: what is published."""
+        self._client, self._owned, self._layout = client, owned, layout or Layout()
         self._live: str | None = None
         self._previous: str | None = None
 
@@ -69,11 +69,22 @@ class ServerIndex:
     async def reader(self, version: str) -> IndexReader:  # noqa: D102
         if version not in await self.versions():
             raise NotReady(f"the index holds no version {version}: run `recsys publish --version {version}`")
-        return _ServerReader(self._client, version)
+        with _server_errors():
+            cities = {collection: await self._cities(f"{collection}__{version}") for collection in COLLECTIONS}
+        return _ServerReader(self._client, version, cities)
 
     async def close(self) -> None:  # noqa: D102
         if self._owned:
             await self._client.close()
+
+    async def _cities(self, name: str) -> frozenset[int] | None:
+        """Cities that are shards of a collection; None where it is not laid out so, whatever the settings say now."""
+        from qdrant_client import models as m
+
+        params = (await self._client.get_collection(name)).config.params
+        if getattr(params, "sharding_method", None) != m.ShardingMethod.CUSTOM:
+            return None
+        return frozenset(int(one.key) for one in (await self._client.list_shard_keys(name)).shard_keys or ())
 
     async def _aliases(self) -> dict[str, str]:
         with _server_errors():
@@ -103,17 +114,26 @@ class ServerIndex:
                 return
             await self._client.delete_collection(name)  # a publish that died half-way
         params = {n: m.VectorParams(size=D_MODEL, distance=m.Distance.DOT) for n in points.named}
-        await self._client.create_collection(name, vectors_config=params)
+        layout = self._layout
+        await self._client.create_collection(
+            name,
+            vectors_config=params,
+            sharding_method=m.ShardingMethod.CUSTOM if layout.by_city else None,
+            shard_number=1 if layout.by_city else None,  # of each key
+            replication_factor=layout.replicas,
+            write_consistency_factor=layout.write_consistency,
+        )
+        for city in np.unique(points.city).tolist() if layout.by_city else ():
+            await self._client.create_shard_key(name, city)
         for key in ("city_id", *points.facets):
             await self._client.create_payload_index(name, key, field_schema=m.PayloadSchemaType.INTEGER)
-        for at in range(0, len(points.ids), BATCH):
-            rows = slice(at, min(at + BATCH, len(points.ids)))
+        for city, rows in _batches(points, layout):
             batch = m.Batch(
                 ids=points.ids[rows].tolist(),
                 vectors={n: v[rows].tolist() for n, v in points.named.items()},
-                payloads=[points.payload(i) for i in range(rows.start, rows.stop)],
+                payloads=[points.payload(i) for i in rows.tolist()],
             )
-            await self._client.upsert(name, batch, wait=True)
+            await self._client.upsert(name, batch, wait=True, shard_key_selector=city)
         written = (await self._client.count(name, exact=True)).count
         if written != len(points.ids):
             raise IndexUnavailable(f"{name} must hold {len(points.ids)} points (got {written})")
@@ -122,8 +142,10 @@ class ServerIndex:
 class _ServerReader:
     """One version's collections, by their own names: an alias may move under a request."""
 
-    def __init__(self, client: Any, version: str) -> None:
-        self._client, self._version = client, version
+    def __init__(
+        self, client: Any, version: str, cities: Mapping[Collection, frozenset[int] | None] = MappingProxyType({})
+    ) -> None:
+        self._client, self._version, self._cities = client, version, cities
 
     @property
     def version(self) -> str:
@@ -142,6 +164,8 @@ class _ServerReader:
     ) -> Hits:
         from qdrant_client import models as m
 
+        if (cities := self._cities.get(collection)) is not None and city_id not in cities:
+            return hits([])  # a server refuses a shard that does not exist
         must: list[Any] = [m.FieldCondition(key="city_id", match=m.MatchValue(value=int(city_id)))]
         must += [
             m.FieldCondition(key=name, match=m.MatchAny(any=[int(v) for v in any_of])) for name, any_of in where.items()
@@ -152,6 +176,7 @@ class _ServerReader:
             answer = await self._client.query_points(
                 name, query=vector.tolist(), using=using, limit=limit, with_payload=False,
                 with_vectors=False, query_filter=m.Filter(must=must, must_not=without),
+                shard_key_selector=None if cities is None else int(city_id),
             )  # fmt: skip
         return hits(answer.points)
 
@@ -163,6 +188,16 @@ class _ServerReader:
 
     async def close(self) -> None:
         """Nothing: the client is the index's."""
+
+
+def _batches(points: Vectors, layout: Layout) -> Iterator[tuple[int | None, Ints]]:
+    """Rows of one request each; by city, which comes with them, where a city is a shard."""
+    groups: list[tuple[int | None, Ints]] = [(None, np.arange(len(points.ids)))]
+    if layout.by_city:
+        groups = [(city, np.flatnonzero(points.city == city)) for city in np.unique(points.city).tolist()]
+    for city, rows in groups:
+        for at in range(0, len(rows), BATCH):
+            yield city, rows[at : at + BATCH]
 
 
 @contextlib.contextmanager

@@ -29,17 +29,21 @@ Row = TypeVar("Row", PlaceRow, UserProfile)
 class Features(Protocol):
     """The online reads of `recsys.features.FeatureStore`; they block, so they run in a thread."""
 
-    def profiles(self, ids: Sequence[int]) -> list[UserProfile | None]:
-        """Profiles of users by id, None where unknown."""
+    def profiles(self, ids: Sequence[int], lost: set[int] | None = None) -> list[UserProfile | None]:
+        """Profiles of users by id, None where unknown; `lost` takes those that a part of the store has not given."""
 
-    def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
-        """Places by id, None where unknown."""
+    def places(self, ids: Sequence[int], lost: set[int] | None = None) -> list[PlaceRow | None]:
+        """Places by id, None where unknown; `lost` likewise."""
 
-    def rank_places(self, user_id: int, place_ids: npt.NDArray[Any], now: datetime) -> Candidates:
-        """The user and C candidate places with their pairs."""
+    def rank_places(
+        self, user_id: int, place_ids: npt.NDArray[Any], now: datetime, *, partly: bool = False
+    ) -> Candidates:
+        """The user and C candidate places with their pairs; `partly`: a part of the store may be away."""
 
-    def rank_people(self, user_id: int, peer_ids: npt.NDArray[Any], now: datetime) -> Candidates:
-        """The user and C candidate people with their ties."""
+    def rank_people(
+        self, user_id: int, peer_ids: npt.NDArray[Any], now: datetime, *, partly: bool = False
+    ) -> Candidates:
+        """The user and C candidate people with their ties, likewise."""
 
     def schema(self) -> dict[str, dict[str, str]]:
         """Features and their types by registered view."""
@@ -47,8 +51,8 @@ class Features(Protocol):
     def cached(self) -> tuple[int, int]:
         """Places of candidates whose features were at hand, and those whose were read, since the start."""
 
-    def ping(self) -> None:
-        """Raise FeatureStoreUnavailable unless the store answers."""
+    def ping(self) -> list[str]:
+        """Parts of the store that do not answer; FeatureStoreUnavailable where none does."""
 
     def close(self) -> None:
         """Close connections."""

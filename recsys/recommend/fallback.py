@@ -24,10 +24,12 @@ from recsys.taxonomy import CITY, Widths
 INDEX: Final = "index"
 LAST_KNOWN: Final = "online_features:last_known"
 NO_FEATURES: Final = "online_features"
+PARTIAL: Final = "online_store_partial"
 PROFILES: Final = "online_profiles"
 DEGRADATIONS: Final = {
     LAST_KNOWN: "ranked with the features that the process had read last",
     NO_FEATURES: "no features at hand, so ordered by retrieval alone",
+    PARTIAL: "a node of the online store did not answer: its rows are as read last, else as of the version or none",
     PROFILES: "names, categories and tastes are as read last, or as of the version; people may be without a name",
     INDEX: "the index did not answer: the nearest were found among the version's own vectors",
 }
@@ -96,8 +98,14 @@ class _Memory:
         self._table = _Table(len(range(width)[own]))
         self._pairs = _Lru[tuple[Ints, Floats]](_KEPT)
 
-    def keep(self, user_id: int, ids: Ints, features: Floats, at_us: float) -> None:
-        self._table.keep(ids, features[:, self._own], at_us)
+    def keep(self, user_id: int, ids: Ints, read: Candidates, at_us: float) -> None:
+        features = read.features
+        if read.lost is None:
+            self._table.keep(ids, features[:, self._own], at_us)
+        else:
+            own, pair = ~read.lost.T
+            self._table.keep(ids[own], features[own, self._own], at_us)
+            ids, features = ids[pair], features[pair]
         known = features[:, self._known] > 0
         with_whom, pairs = ids[known], features[known, self._pair]
         if (before := self._pairs.find(user_id)) is not None:  # of those asked for, what is forgotten online is gone
@@ -106,16 +114,28 @@ class _Memory:
             pairs = np.concatenate([pairs, before[1][others]])
         self._pairs.keep(user_id, (with_whom, pairs))
 
-    def find(self, user_id: int, ids: Ints, now_us: float) -> tuple[Floats, bool, float]:
-        """(C, D) features, whether they are enough to rank by, and the age in seconds of the oldest."""
+    def find(
+        self, user_id: int, ids: Ints, now_us: float, read: Candidates | None = None
+    ) -> tuple[Floats, bool, float]:
+        """(C, D) features, whether they are enough to rank by, and the age in seconds of the oldest.
+
+        Args:
+            user_id: the user. ids: (C,) candidates. now_us: the moment.
+            read: what the store gave, where it gave some: what is remembered stands in for what is lost of it.
+        """
         out = np.zeros((len(ids), self._width), dtype=np.float32)
         out[:, self._own], known, read_at = self._table.find(ids)
         if (pairs := self._pairs.find(user_id)) is not None:
             _, at, of = np.intersect1d(ids, pairs[0], return_indices=True)
             out[at, self._pair] = pairs[1][of]
-        enough = (not len(ids) or bool(known.mean() >= _ENOUGH)) and not (self._personal and pairs is None)
+        personal, fresh_s = pairs is not None or read is not None, 0.0
+        if read is not None and read.lost is not None:
+            own, pair = ~read.lost.T
+            out[own, self._own], out[pair, self._pair] = read.features[own, self._own], read.features[pair, self._pair]
+            known, read_at, fresh_s = known | own, np.where(own, now_us, read_at), read.age_s
+        enough = (not len(ids) or bool(known.mean() >= _ENOUGH)) and (personal or not self._personal)
         age_s = max(0.0, now_us - float(read_at[known].min())) / 1e6 if known.any() else 0.0
-        return out, enough, age_s
+        return out, enough, max(age_s, fresh_s)
 
 
 class LastKnown:
@@ -152,7 +172,7 @@ class LastKnown:
             if read.user is not None:
                 self._users.keep(user_id, read.user)
             of = self._to_people if people else self._to_places
-            of.keep(user_id, ids, read.features, now_us - read.age_s * 1e6)
+            of.keep(user_id, ids, read, now_us - read.age_s * 1e6)
 
     def user(self, user_id: int) -> UserProfile | None:
         """As last read."""
@@ -164,10 +184,15 @@ class LastKnown:
         with self._lock:
             return self._places.find(place_id)
 
-    def ranked(self, user_id: int, ids: Ints, now_us: float, *, people: bool) -> tuple[Floats, bool, float]:
-        """(C, D) features as last read, zeros where never; whether they are enough to rank by; the oldest's age, s."""
+    def ranked(
+        self, user_id: int, ids: Ints, now_us: float, *, people: bool, read: Candidates | None = None
+    ) -> tuple[Floats, bool, float]:
+        """(C, D) features as last read, zeros where never; whether they are enough to rank by; the oldest's age, s.
+
+        What was `read` now stands, but for what is lost of it.
+        """
         with self._lock:
-            return (self._to_people if people else self._to_places).find(user_id, ids, now_us)
+            return (self._to_people if people else self._to_places).find(user_id, ids, now_us, read)
 
 
 class Own:

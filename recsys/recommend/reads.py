@@ -13,7 +13,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, Unavailable, UnknownUser
 from recsys.online import Candidates, PlaceRow, UserProfile
 from recsys.recommend.engine import Engine
-from recsys.recommend.fallback import INDEX, LAST_KNOWN, NO_FEATURES, PROFILES
+from recsys.recommend.fallback import INDEX, LAST_KNOWN, NO_FEATURES, PARTIAL, PROFILES
 from recsys.recommend.work import in_thread
 from recsys.stages import stage
 
@@ -76,38 +76,46 @@ class Reads:
     @stage("features")
     def rank_places(self, user_id: int, ids: Ints) -> Candidates:
         """The user and C candidate places with their pairs. Blocks."""
-        read = self._online(lambda: self._engine.features.rank_places(user_id, ids, self._now))
+        read = self._online(lambda: self._engine.features.rank_places(user_id, ids, self._now, partly=True))
         return self._ranked(user_id, ids, read, people=False)
 
     @stage("features")
     def rank_people(self, user_id: int, ids: Ints) -> Candidates:
         """The user and C candidate people with their ties. Blocks."""
-        read = self._online(lambda: self._engine.features.rank_people(user_id, ids, self._now))
+        read = self._online(lambda: self._engine.features.rank_people(user_id, ids, self._now, partly=True))
         return self._ranked(user_id, ids, read, people=True)
 
     @stage("profiles")
     def users(self, ids: Sequence[int]) -> list[UserProfile | None]:
         """Profiles of users by id, None where unknown. Blocks."""
-        rows = self._online(lambda: self._engine.features.profiles(ids))
-        if rows is not None:
+        lost = set[int]()
+        rows = self._online(lambda: self._engine.features.profiles(ids, lost))
+        if rows is None:
+            self._without.add(PROFILES)
+            rows, lost = [None] * len(ids), set(ids)
+        else:
             self._guards.last.keep_users(rows)
-            return rows
-        self._without.add(PROFILES)
-        return [self._guards.last.user(i) or self._own.user(i) for i in ids]
+            self._partly(bool(lost))
+        last, own = self._guards.last.user, self._own.user
+        return [(last(i) or own(i)) if i in lost else row for i, row in zip(ids, rows, strict=True)]
 
     @stage("profiles")
     def places(self, ids: Sequence[int]) -> list[PlaceRow | None]:
         """Places by id, None where unknown. Blocks."""
-        rows = self._online(lambda: self._engine.features.places(ids))
-        if rows is not None:
+        lost = set[int]()
+        rows = self._online(lambda: self._engine.features.places(ids, lost))
+        if rows is None:
+            self._without.add(PROFILES)
+            rows, lost = [None] * len(ids), set(ids)
+        else:
             self._guards.last.keep_places(rows)
-            return rows
-        self._without.add(PROFILES)
-        return [self._guards.last.place(i) or self._own.place(i) for i in ids]
+            self._partly(bool(lost))
+        last, own = self._guards.last.place, self._own.place
+        return [(last(i) or own(i)) if i in lost else row for i, row in zip(ids, rows, strict=True)]
 
     def ping(self) -> None:
         """Ask the online store for a sign of life. Blocks."""
-        self._online(self._engine.features.ping)
+        self._partly(bool(self._online(self._engine.features.ping)))
 
     async def unknown(self, user_id: int) -> UnknownUser:
         """The error for someone without a vector: nobody knows them, or they joined after the version was made."""
@@ -115,7 +123,7 @@ class Reads:
         version = self._engine.version
         if row is not None:
             return UnknownUser(f"user {user_id} is not in model version {version}: it was made before they joined")
-        where = f" in model version {version}" if self._online_gone else ""
+        where = f" in model version {version}" if self._online_gone or PARTIAL in self._without else ""
         return UnknownUser(f"there is no user {user_id}{where}")
 
     # ---------------------------------------------------------------------------------------------------------- inside
@@ -150,14 +158,28 @@ class Reads:
             self._online_gone = True
             return None
 
+    def _partly(self, lost: bool) -> None:
+        """Some of what was asked for is on a node that does not answer, which is no failure of the others."""
+        if not lost:
+            return
+        if self._strict:
+            raise FeatureStoreUnavailable("a node of the online store did not answer: `recsys doctor`")
+        self._without.add(PARTIAL)
+
     def _ranked(self, user_id: int, ids: Ints, read: Candidates | None, *, people: bool) -> Candidates:
         last, now_us = self._guards.last, self._now.timestamp() * 1e6
         if read is not None:
             last.keep_ranked(user_id, ids, read, now_us, people=people)
-            return read
-        features, enough, age_s = last.ranked(user_id, ids, now_us, people=people)
-        self._without.add(LAST_KNOWN if enough else NO_FEATURES)
-        user = last.user(user_id) or self._own.user(user_id)
+            lost = read.lost is not None and bool(read.lost.any())
+            self._partly(lost or read.user_lost)
+            if not lost and not read.user_lost:
+                return read
+        features, enough, age_s = last.ranked(user_id, ids, now_us, people=people, read=read)
+        if not enough:
+            self._without.add(NO_FEATURES)
+        elif read is None:
+            self._without.add(LAST_KNOWN)
+        user = read.user if read is not None and not read.user_lost else last.user(user_id) or self._own.user(user_id)
         return Candidates(user, features, age_s if enough else 0.0)
 
 

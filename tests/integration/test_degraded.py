@@ -22,6 +22,7 @@ from api.state import State
 from recsys.aggregates.finish import Floats
 from recsys.breaker import THRESHOLD
 from recsys.errors import FeatureStoreUnavailable, IndexUnavailable
+from recsys.features.wire import Commands
 from recsys.index import Hits, IndexReader
 from recsys.index.server import _ServerReader
 from recsys.recommend.engine import Engine
@@ -97,9 +98,9 @@ def online_engine(filled: Filled, url: str, tmp_path: Path) -> tuple[Engine, lis
     store, moments = open_store(url, filled.data_dir, timeout_s=0.05), []
     plain = store.wire.ask
 
-    def counted(commands: bytes, replies: int) -> list:
+    def counted(commands: Commands) -> list:
         moments.append(time.monotonic())
-        return plain(commands, replies)
+        return plain(commands)
 
     store.wire.ask = counted  # type: ignore[method-assign]
     return replace(make_engine(tmp_path / "index"), features=store), moments

@@ -21,8 +21,8 @@ def load(name: str) -> dict[str, Any]:
     return yaml.safe_load((ROOT / "feature_repo" / name).read_text())
 
 
-def test_the_three_parts_are_there():
-    assert set(SERVICES) == {"redis", "qdrant", "api"}
+def test_the_parts_are_there():
+    assert set(SERVICES) == {"redis", "qdrant", "api", "proxy"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -31,8 +31,8 @@ def test_every_service_has_a_health_check_and_listens_on_loopback_only(name: str
     check = service["healthcheck"]
     assert check["test"][0] in ("CMD", "CMD-SHELL")
     assert {"interval", "timeout", "retries"} <= set(check)
-    assert service["ports"]
-    for port in service["ports"]:
+    assert bool(service.get("ports")) == (name != "api"), "replicas cannot all have one port: the proxy has it"
+    for port in service.get("ports", ()):
         assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), port
 
 
@@ -60,8 +60,42 @@ def test_the_apis_environment_is_settings_that_exist_and_point_at_the_services(m
     assert settings.redis_url == "redis://redis:6379/0"
     assert settings.qdrant_url == "http://qdrant:6333"
     assert settings.host == "0.0.0.0"
-    assert SERVICES["api"]["ports"] == [f"127.0.0.1:8000:{settings.port}"]
+    assert SERVICES["api"]["expose"] == [str(settings.port)]
+    assert SERVICES["proxy"]["ports"] == [f"127.0.0.1:8000:{settings.port}"]
     assert f"127.0.0.1:{settings.port}/health" in SERVICES["api"]["healthcheck"]["test"][-1]
+
+
+def test_the_proxy_is_pinned_waits_for_the_api_and_reads_a_file_that_is_there():
+    proxy = SERVICES["proxy"]
+    assert re.search(r":\d+\.\d+\.\d+", proxy["image"])
+    assert proxy["depends_on"] == {"api": {"condition": "service_healthy"}}
+    ((source, target, mode),) = (volume.split(":") for volume in proxy["volumes"])
+    assert (ROOT / source).is_file()
+    assert (target, mode) == ("/usr/local/etc/haproxy/haproxy.cfg", "ro")
+    assert {"container_name", "hostname"}.isdisjoint(SERVICES["api"]), "each replica needs its own"
+
+
+def test_the_proxy_asks_each_replica_for_its_health_and_gives_up_no_later_than_the_api():
+    settings = Settings(_env_file=None)
+    parts: dict[str, dict[str, str]] = {}
+    for line in (ROOT / "docs" / "compose" / "haproxy.cfg").read_text().splitlines():
+        said = line.split("#")[0].rstrip()
+        if said and not line.startswith(" "):
+            part = parts.setdefault(said, {})
+        elif said:
+            first, _, rest = said.strip().partition(" ")
+            second, _, value = rest.partition(" ")
+            part.update({f"{first} {second}": value} if first in ("option", "timeout", "http-check") else {first: rest})
+    backend, defaults = parts["backend api"], parts["defaults"]
+    assert backend["option httpchk"] == "GET /health"
+    assert backend["http-check expect"] == "status 200"
+    assert backend["default-server"].split()[0] == "check"
+    assert f"api:{settings.port} resolvers docker" in backend["server-template"]
+    assert "init-addr none" in backend["server-template"], "it starts before the replicas do"
+    assert parts["resolvers docker"]["nameserver"] == "dns 127.0.0.11:53"
+    assert parts["frontend http"] == parts["frontend http"] | {"bind": ":8000", "default_backend": "api"}
+    for name in ("server", "http-keep-alive"):
+        assert int(defaults[f"timeout {name}"].removesuffix("s")) < settings.keep_alive_s
 
 
 def test_the_data_volume_is_where_the_installed_settings_look():

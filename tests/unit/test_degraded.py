@@ -19,7 +19,7 @@ from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, SafetyUnava
 from recsys.index.server import _ServerReader
 from recsys.online import Candidates
 from recsys.recommend.engine import Engine
-from recsys.recommend.fallback import DEGRADATIONS, INDEX, LAST_KNOWN, NO_FEATURES, PROFILES, Guards, LastKnown
+from recsys.recommend.fallback import DEGRADATIONS, INDEX, LAST_KNOWN, NO_FEATURES, PARTIAL, PROFILES, Guards, LastKnown
 from recsys.recommend.groups import recommend_group
 from recsys.recommend.newcomer import NOBODY, WITHOUT, Profile, recommend_to_anybody
 from recsys.recommend.people import PeopleQuery, recommend_people
@@ -360,6 +360,58 @@ def test_answers_are_whole_again_after_one_probe_and_each_degraded_one_was_count
     assert guards.online.status == guards.index.status == "closed"
 
 
+@settings(max_examples=40, deadline=None)
+@given(queries, ids, st.integers(2, 4), st.booleans())
+def test_with_a_node_away_the_rules_hold_and_what_the_others_have_counts(
+    shared: Shared, query: PlaceQuery, hidden: list[int], nodes: int, warm: bool
+):
+    held = shared.engine.features
+    engine = live(shared, features=Lasting(held.user_rows, held.place_rows), candidates=N_PLACES)
+    for place in hidden:
+        engine.safety.hide(place, NOW)
+    if warm:
+        assert places(engine, PlaceQuery(query.user_id, query.city_id)).degraded == ()
+    whole = pages(lambda q: places(engine, q), query)
+    engine.features.away = lambda i: i % nodes == 1
+    answers = pages(lambda q: places(engine, q), query)
+    listed, found = ({r.place_id for a in by for r in a.recommendations} for by in (whole, answers))
+    assert found == listed
+    for answer in answers:
+        assert set(answer.degraded) <= {PARTIAL, NO_FEATURES}
+        assert not warm or NO_FEATURES not in answer.degraded
+        for r in answer.recommendations:
+            assert r.name == held.place_rows[r.place_id].name
+    assert engine.guards.online.status == "closed", "the others are not left alone for it"
+
+
+def test_what_a_node_holds_is_as_read_last_and_it_is_named(shared: Shared):
+    held = shared.engine.features
+    features = Lasting(held.user_rows, held.place_rows, pairs={(4, i) for i in range(0, N_PLACES, 3)})
+    engine = live(shared, candidates=N_PLACES, features=features)
+    before = places(engine, PlaceQuery(4)), people(engine, PeopleQuery(4)), group(engine, PlaceQuery(4), [4, 9])
+    features.away = lambda i: i % 4 in (0, 2)
+    after = places(engine, PlaceQuery(4)), people(engine, PeopleQuery(4)), group(engine, PlaceQuery(4), [4, 9])
+    for then, now in zip(before, after, strict=True):
+        assert now.degraded == (PARTIAL,)
+        assert now.recommendations == then.recommendations
+    assert engine.degradations == {PARTIAL: 3}
+    later = asyncio.run(recommend_places(engine, PlaceQuery(4), NOW.replace(minute=7)))
+    assert later.features_age_s == 7 * 60
+    for explain, query in ((explain_place, PlaceQuery(4)), (explain_person, PeopleQuery(4))):
+        with pytest.raises(FeatureStoreUnavailable, match="a node of the online store"):
+            asyncio.run(explain(engine, query, 7, NOW))
+    assert engine.guards.online.status == "closed"
+    with pytest.raises(UnknownUser, match="there is no user 1000000 in model version test-1"):
+        places(engine, PlaceQuery(10**6))
+
+
+def test_where_most_is_away_and_nothing_was_read_the_order_is_that_of_the_sources(shared: Shared):
+    engine = live(shared, candidates=N_PLACES)
+    engine.features.away = lambda i: i % 5 != 0
+    assert places(engine, PlaceQuery(5)).degraded == (NO_FEATURES, PARTIAL)
+    assert people(engine, PeopleQuery(5)).degraded == (NO_FEATURES, PARTIAL)
+
+
 def test_newcomers_too(shared: Shared):
     engine = without(live(shared), shared, ["online", "index"])
     whole = asyncio.run(recommend_to_anybody(live(shared), PlaceQuery(NOBODY, 1), Profile((2,)), NOW))
@@ -401,6 +453,11 @@ def test_ready_is_an_index_that_has_answered_and_degraded_a_part_that_does_not(s
     engine = live(shared)
     assert ask(engine) == {"online_store": True, "index": True}
     assert ask(without(engine, shared, ["online", "index"])) == {"online_store": False, "index": False}
+    engine = live(shared)
+    engine.features.silent = ["10.0.0.7:6379"]
+    for _ in range(5):
+        assert ask(engine) == {"online_store": False, "index": True}
+    assert engine.guards.online.status == "closed", "a node that is away is no reason to leave the others alone"
     engine = live(shared)
     engine.features.down = True
     assert ask(engine) == {"online_store": False, "index": True}
