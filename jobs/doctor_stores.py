@@ -127,9 +127,7 @@ def event_log(settings: Settings) -> Verdict:
 def _store(settings: Settings) -> "FeatureStore":
     from recsys.features import FeatureStore
 
-    return FeatureStore(
-        settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url, timeout_s=_READ_S
-    )
+    return FeatureStore(**settings.feast, timeout_s=_READ_S, history=False)
 
 
 def _mark(settings: Settings) -> "Mark | None":

@@ -5,7 +5,7 @@ Only `jobs/` and `api/` import this module: everything below takes what it needs
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +27,18 @@ class Settings(BaseSettings):
     )
     qdrant_url: str | None = Field(default=None, description="a Qdrant server; unset: the embedded engine")
     qdrant_api_key: str | None = Field(default=None, description="key of that server", repr=False)
+
+    engine: Literal["duckdb", "spark"] = Field(
+        default="duckdb", description="what runs the SQL of features and of the gate, and joins history"
+    )
+    spark_master: str | None = Field(
+        default=None, description="where Spark runs: local[N] or a cluster's address; unset: local[RECSYS_THREADS]"
+    )
+    feature_store_yaml: str | None = Field(
+        default=None,
+        description="Feast's configuration in the repository; unset: feature_store.yaml, or with Spark "
+        "feature_store.cluster.yaml",
+    )
 
     # the synthetic world
     preset: str = Field(default="city", description="world preset: city or seed")
@@ -83,6 +95,14 @@ class Settings(BaseSettings):
         default=None,
         description="the moment the service believes in; unset: the end of a synthetic world's data, else the clock",
     )
+
+    @property
+    def feast(self) -> dict[str, Any]:
+        """What every opening of the feature store is told."""
+        yaml = self.feature_store_yaml or (
+            "feature_store.cluster.yaml" if self.engine == "spark" else "feature_store.yaml"
+        )
+        return {"repo": self.feature_repo, "data_dir": self.data_dir, "redis_url": self.redis_url, "yaml": yaml}
 
     @property
     def landing(self) -> Path:
