@@ -55,7 +55,7 @@ def run(
         if until is not None:
             end = midnight("--until", until, start, end)
             _keep_live(settings, end)
-        report["until"] = end.isoformat()
+        report.update(until=end.isoformat(), engine=settings.engine)
         queries = views(lake.source())
         definitions = (settings.feature_repo / "definitions.py").read_text(encoding="utf-8")
         made = wanted(lake, queries, definitions, start, end, landed)
@@ -109,7 +109,7 @@ def _compute(
                 paths[view], part = compute(lake, view, query, made, settings.features, folder, paths, runs)
             with report.stage(f"judge {view}"):
                 suite = VIEW_SUITES[view](bounds)
-                verdict = check(lake.derive(suite.sql, {"landing": part}), suite)
+                verdict = check(runs.derive(suite.sql, {"landing": part}), suite)
                 suites[view] = verdict.figures()
                 docs[view] = data_docs(verdict, view, now, "../index.html")
         bad = {view: rejections(suite) for view, suite in suites.items() if suite["severity"] == "critical"}

@@ -9,12 +9,13 @@ everything again.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.atomic import write_json
@@ -38,6 +39,9 @@ class Engine(Protocol):
         self, sql: str, path: Path, params: Any = None, *, files: Mapping[str, Path | Sequence[Path]] | None = None
     ) -> int:
         """Write a query's rows into one parquet file, atomically and in the query's order; how many there are."""
+
+    def derive(self, sql: str, files: Mapping[str, Path], *, rows: int = 500_000) -> Iterator[pa.Table]:
+        """Query parquet files beside the lake's; tables of at most `rows` rows."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What `feature_store.yaml` says, with the addresses that the settings give."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -41,16 +42,19 @@ def read_config(path: Path, data_dir: Path, redis_url: str, *, history: bool) ->
         raw.pop("batch_engine", None)
     config = RepoConfig(**raw)
     config.repo_path = path.parent
+    if engine == SPARK:  # it says so at every look at a source, and asks for that when it is imported
+        warnings.filterwarnings("ignore", "The spark .* is an experimental feature", RuntimeWarning)
     return config, engine
 
 
 def _online(url: SplitResult) -> dict[str, str]:
     """Where Feast's own clients connect to, also those in other processes."""
     hosts = url.netloc.rpartition("@")[2].split(",")
+    cluster = "cluster" in url.scheme or len(hosts) > 1
     parts = [host if ":" in host else f"{host}:6379" for host in hosts]
-    if len(hosts) == 1:
+    if not cluster:
         parts.append(f"db={url.path.strip('/') or 0}")
     parts += [f"{name}={unquote(said)}" for name in ("username", "password") if (said := getattr(url, name))]
-    if url.scheme == "rediss":
+    if url.scheme.startswith("rediss"):
         parts.append("ssl=true")
-    return {"redis_type": "redis" if len(hosts) == 1 else "redis_cluster", "connection_string": ",".join(parts)}
+    return {"redis_type": "redis_cluster" if cluster else "redis", "connection_string": ",".join(parts)}

@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Final
@@ -25,8 +24,6 @@ _SHARED_COUNTS: Final = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DI
 @contextmanager
 def lean_import() -> Iterator[None]:
     """While it lasts, classes go unchecked, and torch is absent if it was not imported before."""
-    # it says so at every look at a source of Spark
-    warnings.filterwarnings("ignore", "The spark .* is an experimental feature", RuntimeWarning)
     checked, absent = typeguard.typechecked, "torch" not in sys.modules
     unset = [name for name in _SHARED_COUNTS if name not in os.environ]
     typeguard.typechecked = _unchecked  # type: ignore[assignment]

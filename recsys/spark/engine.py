@@ -144,9 +144,11 @@ def _session(master: str, memory_limit_gb: float, scratch: Path) -> "SparkSessio
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.showConsoleProgress": "false",
+        "spark.executorEnv.PYTHONWARNINGS": "ignore:The spark data source API:RuntimeWarning",  # Feast's, of itself
     }
     if master.startswith("local"):
         scratch.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # of the workers in which Feast writes
         conf |= {
             "spark.driver.memory": f"{memory_limit_gb * 1000:.0f}m",
             "spark.driver.host": "127.0.0.1",
@@ -154,7 +156,6 @@ def _session(master: str, memory_limit_gb: float, scratch: Path) -> "SparkSessio
             "spark.driver.maxResultSize": "0",
             "spark.local.dir": str(scratch),
             "spark.log.level": "ERROR",
-            "spark.pyspark.python": sys.executable,
             "spark.sql.shuffle.partitions": "8",
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
             "spark.ui.enabled": "false",

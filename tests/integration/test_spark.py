@@ -3,19 +3,27 @@
 Spark runs for real, in this process, on Java; where it is missing these tests fail.
 """
 
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from expectations import SIZES_SQL, SUITES, VIEW_SUITES, Bounds
+from recsys.errors import DataError
+from recsys.features import FeatureStore
 from recsys.lake import Lake
 from recsys.profiles import views
+from recsys.quality import check
 from recsys.spark import Spark
-from tests.conftest import Filled
+from tests.conftest import ROOT, Filled
+from tests.integration.test_validate import DIRT, SOURCE, land
+from tests.tables import same
 
 DAY = timedelta(days=1)
 
@@ -32,24 +40,6 @@ def spark(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spar
     made = Spark(lake.sources, master="local[2]", memory_limit_gb=1.0, scratch=tmp_path_factory.mktemp("spark"))
     yield made
     made.close()
-
-
-def same(ours: pa.Table, theirs: pa.Table) -> None:
-    """Same columns and types, and the same rows in the same order; floats to 1e-6.
-
-    DuckDB says of some columns that they are never null; Spark's files never say so.
-    """
-    assert [(f.name, f.type) for f in theirs.schema] == [(f.name, f.type) for f in ours.schema]
-    assert len(theirs) == len(ours)
-    for name in ours.column_names:
-        left, right = ours[name].combine_chunks(), theirs[name].combine_chunks()
-        if pa.types.is_list(left.type):
-            assert left.value_lengths() == right.value_lengths(), name
-            left, right = left.flatten(), right.flatten()
-        if pa.types.is_floating(left.type):
-            np.testing.assert_allclose(right.to_numpy(), left.to_numpy(), rtol=1e-6, atol=1e-6, err_msg=name)
-        else:
-            assert right == left, name
 
 
 GIVEN, DERIVED = views({}), views({"derived": True})
@@ -84,3 +74,58 @@ def test_every_view_is_the_same_file(
             assert (right.path_in_schema, right.physical_type) == (left.path_in_schema, left.physical_type)
             assert right.compression == left.compression
     assert not list(tmp_path.rglob(".*"))  # what Spark wrote on the way is gone
+
+
+def test_point_in_time_sets_are_the_same(filled: Filled, spark: Spark, tmp_path: Path):
+    """Both of Feast's offline stores over the same files, at moments between which rows lie, with ids nobody has."""
+    (tmp_path / "features").symlink_to(filled.data_dir / "features")
+    rng = np.random.default_rng(5)
+    spines = {
+        "train_users_v1": {"user_id": rng.integers(0, 180, 300)},
+        "train_places_v1": {"place_id": rng.integers(0, 140, 300)},
+        "train_user_place_v1": {"user_id": rng.integers(0, 160, 900), "place_id": rng.integers(0, 120, 900)},
+        "train_user_user_v1": {"user_u": rng.integers(0, 80, 900), "user_v": rng.integers(80, 160, 900)},
+    }
+    joined: dict[str, list[pa.Table]] = {service: [] for service in spines}
+    for yaml in ("feature_store.yaml", "feature_store.cluster.yaml"):
+        store = FeatureStore(ROOT / "feature_repo", data_dir=tmp_path, redis_url=filled.redis_url, yaml=yaml)
+        assert store.apply() == {"entities": 4, "views": 7, "services": 8}
+        for service, spine in spines.items():
+            joined[service].append(store.historical(service, spine, filled.end - timedelta(days=8, hours=5)))
+        store.close()
+    for ours, theirs in joined.values():
+        assert 0 < ours[-1].null_count < len(ours)
+        same(ours, theirs)
+
+
+def test_the_gate_finds_the_same_in_dirty_tables(spark: Spark, tmp_path: Path):
+    """Whichever engine derives what is looked at: the same rows are rejected, for the same reasons."""
+    land(tmp_path, DIRT)
+    shutil.copytree(tmp_path / "landing", tmp_path / "lake")
+    with Lake(tmp_path) as lake:
+        other = Spark(lake.sources, master="local[2]", memory_limit_gb=1.0, scratch=tmp_path / "scratch")
+        bounds = Bounds.of(SOURCE, lake.query(SIZES_SQL).to_pylist()[0])
+        for name, suite in SUITES.items():
+            landed = {"landing": tmp_path / "landing" / f"{name}.parquet"}
+            ours, theirs = (check(e.derive(suite(bounds).sql, landed), suite(bounds)) for e in (lake, other))
+            assert theirs.rejected == ours.rejected, name
+            assert (theirs.rows, theirs.failed, theirs.examples) == (ours.rows, ours.failed, ours.examples)
+            assert len(ours.rejected)
+    assert not list((tmp_path / "scratch").glob("*/part-*"))
+
+
+def test_rows_of_new_views_are_judged_alike(lake: Lake, spark: Spark, filled: Filled):
+    bounds = Bounds.of(lake.source(), lake.query(SIZES_SQL).to_pylist()[0])
+    for view in ("user_profile", "user_activity", "user_recent"):
+        (part,) = (filled.data_dir / "features" / f"{view}.parquet").glob("*.parquet")
+        suite = VIEW_SUITES[view](bounds)
+        ours, theirs = (pa.concat_tables(e.derive(suite.sql, {"landing": part})) for e in (lake, spark))
+        ours, theirs = (table.sort_by("row").to_pandas() for table in (ours, theirs))
+        pd.testing.assert_frame_equal(theirs, ours, check_dtype=False, rtol=1e-6)
+
+
+def test_what_spark_refuses_is_said_in_a_line(spark: Spark, tmp_path: Path):
+    with pytest.raises(DataError, match=r"^Spark: .*nowhere.*cannot be found") as refused:
+        spark.write("SELECT 1 AS a FROM nowhere", tmp_path / "a.parquet")
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
