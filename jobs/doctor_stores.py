@@ -78,10 +78,13 @@ def registry(settings: Settings) -> Verdict:
     from jobs.doctor_serving import pointer
     from recsys.artifacts import MANIFEST, Artifact
 
-    if not (settings.data_dir / "registry.db").exists():
-        return Verdict("not applicable", "the feature views are not registered yet", "recsys materialize")
+    not_yet = Verdict("not applicable", "the feature views are not registered yet", "recsys materialize")
+    if not _may_be_registered(settings):
+        return not_yet
     store = _store(settings)
     there, wanted = store.schema(), store.defined_schema()
+    if not there:
+        return not_yet
     if differ := sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name)):
         said = f"the registry differs from {settings.feature_repo.name}/definitions.py in {', '.join(differ)}"
         return Verdict("error", said, "recsys materialize, then recsys train")
@@ -130,12 +133,17 @@ def _store(settings: Settings) -> "FeatureStore":
     return FeatureStore(**settings.feast, timeout_s=_READ_S, history=False)
 
 
+def _may_be_registered(settings: Settings) -> bool:
+    """Of a registry that is a database, only asking it can tell."""
+    return settings.feast["yaml"] != "feature_store.yaml" or (settings.data_dir / "registry.db").exists()
+
+
 def _mark(settings: Settings) -> "Mark | None":
     """What the online store was filled from; None where it cannot be asked."""
     from recsys.errors import FeatureStoreUnavailable
     from recsys.features import LiveStates
 
-    if not (settings.data_dir / "registry.db").exists():
+    if not _may_be_registered(settings):
         return None
     store = _store(settings)
     try:

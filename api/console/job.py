@@ -9,7 +9,8 @@ from recsys.errors import JobRefused, JobTooSlow
 from recsys.settings import Settings
 
 _PASSED: Final = (
-    "data_dir", "feature_repo", "redis_url", "qdrant_url", "qdrant_api_key", "threads", "memory_limit_gb",
+    "data_dir", "feature_repo", "redis_url", "qdrant_url", "qdrant_api_key", "threads", "memory_limit_gb", "engine",
+    "spark_master", "feature_store_yaml",
 )  # fmt: skip
 _WIDE: Final = "100000"  # columns: a sentence stays on one line
 

@@ -1,4 +1,4 @@
-"""The main job at 300 x 300 with the cluster's profile: Spark for the SQL, Feast's Spark store and engine, a SQL registry."""
+"""The main job at 300 x 300 with the cluster's profile: Spark for the SQL and for Feast, a registry in SQL."""
 
 from collections.abc import Iterator
 from pathlib import Path
