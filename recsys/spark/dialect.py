@@ -168,7 +168,11 @@ _BY_NAME: Final[Mapping[str, Callable[..., exp.Expression]]] = {
     "list_count": lambda a: _from("SIZE(ARRAY_COMPACT(:a))", a=a),
     "list_position": lambda a, x: _from("NULLIF(ARRAY_POSITION(:a, :x), 0)", a=a, x=x),
     "list_slice": _slice,
-    "list_sum": lambda a: _from("AGGREGATE(ARRAY_COMPACT(:a), CAST(0 AS DOUBLE), (total, v) -> total + v)", a=a),
+    "list_sum": lambda a: _from(  # of nothing it is null
+        "CASE WHEN SIZE(ARRAY_COMPACT(:a)) > 0 "
+        "THEN AGGREGATE(ARRAY_COMPACT(:a), CAST(0 AS DOUBLE), (total, v) -> total + v) END",
+        a=a,
+    ),
     "map_entries": lambda m: _call("MAP_ENTRIES", m),
     "map_values": lambda m: _call("MAP_VALUES", m),
 }
