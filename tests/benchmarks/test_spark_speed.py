@@ -34,7 +34,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         (folder / "lake").symlink_to(Path(there) / "lake")
     else:
         generate(WorldConfig(), folder / "lake")
-    with Lake(folder, memory_limit_gb=4.0) as made:
+    with Lake(folder, memory_limit_gb=3.0) as made:
         yield made
 
 
@@ -42,7 +42,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 def spark(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     began = time.perf_counter()
     scratch = tmp_path_factory.mktemp("spark")
-    made = Spark(lake.sources, master="local[2]", memory_limit_gb=4.0, scratch=scratch)
+    made = Spark(lake.sources, master="local[2]", memory_limit_gb=3.0, scratch=scratch)
     print(f"\nSpark's session: {time.perf_counter() - began:.1f} s")
     yield made
     made.close()
