@@ -95,12 +95,7 @@ class Dataset:
     async def start(self) -> None:
         """Take events, and fold what an earlier process left."""
         await asyncio.to_thread(self._log.refresh)
-        self._live = FeatureStore(
-            self._settings.feature_repo,
-            data_dir=self._settings.data_dir,
-            redis_url=self._settings.redis_url,
-            timeout_s=_FOLD_TIMEOUT_S,
-        )
+        self._live = FeatureStore(**self._settings.feast, timeout_s=_FOLD_TIMEOUT_S, history=False)
         self.events = Intake(Folder(self._log, LiveStates(self._live), now=self.clock, wall=wall), _say)
         self.events.start()
 

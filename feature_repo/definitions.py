@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.data_source import DataSource
+from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.types import Array, Float32, Float64, Int64, String
 
 from recsys.aggregates import (
@@ -26,6 +28,8 @@ from recsys.aggregates import (
 # The jobs hand over their data folder; typed by hand, it is RECSYS_DATA_DIR or `data/` beside this folder.
 _DEFAULT = os.environ.get("RECSYS_DATA_DIR") or Path(__file__).resolve().parent.parent / "data"
 DATA = Path(globals().get("DATA_DIR", _DEFAULT)).resolve()
+# Which engine reads history: that of the configuration; typed by hand, RECSYS_ENGINE says it.
+ENGINE = str(globals().get("ENGINE", os.environ.get("RECSYS_ENGINE", "duckdb")))
 OWNER = "recommendations"
 
 # entities ------------------------------------------------------------------------------------------------------------
@@ -37,11 +41,12 @@ user_v = Entity(name="user_v", join_keys=["user_v"], value_type=ValueType.INT64,
 
 
 # sources -------------------------------------------------------------------------------------------------------------
-def source(view: str) -> FileSource:
+def source(view: str) -> DataSource:
     """The folder of parquet files that `recsys materialize` writes for a view, which Feast reads as one."""
-    return FileSource(
-        name=f"{view}_parquet", path=str(DATA / "features" / f"{view}.parquet"), timestamp_field="event_timestamp"
-    )
+    path, stamp = str(DATA / "features" / f"{view}.parquet"), "event_timestamp"
+    if ENGINE == "spark":
+        return SparkSource(name=f"{view}_spark", path=path, file_format="parquet", timestamp_field=stamp)
+    return FileSource(name=f"{view}_parquet", path=path, timestamp_field=stamp)
 
 
 def state(about: str, *names: str, then: tuple[str, ...] = (), field: str = "state") -> Field:

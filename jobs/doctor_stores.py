@@ -84,10 +84,13 @@ def registry(settings: Settings) -> Verdict:
     from jobs.doctor_serving import pointer
     from recsys.artifacts import MANIFEST, Artifact
 
-    if not (settings.data_dir / "registry.db").exists():
-        return Verdict("not applicable", "the feature views are not registered yet", "recsys materialize")
+    not_yet = Verdict("not applicable", "the feature views are not registered yet", "recsys materialize")
+    if not _may_be_registered(settings):
+        return not_yet
     store = _store(settings)
     there, wanted = store.schema(), store.defined_schema()
+    if not there:
+        return not_yet
     if differ := sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name)):
         said = f"the registry differs from {settings.feature_repo.name}/definitions.py in {', '.join(differ)}"
         return Verdict("error", said, "recsys materialize, then recsys train")
@@ -133,9 +136,12 @@ def event_log(settings: Settings) -> Verdict:
 def _store(settings: Settings) -> "FeatureStore":
     from recsys.features import FeatureStore
 
-    return FeatureStore(
-        settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url, timeout_s=_READ_S
-    )
+    return FeatureStore(**settings.feast, timeout_s=_READ_S, history=False)
+
+
+def _may_be_registered(settings: Settings) -> bool:
+    """Of a registry that is a database, only asking it can tell."""
+    return settings.feast["yaml"] != "feature_store.yaml" or (settings.data_dir / "registry.db").exists()
 
 
 def _mark(settings: Settings) -> "Mark | None":
@@ -143,7 +149,7 @@ def _mark(settings: Settings) -> "Mark | None":
     from recsys.errors import FeatureStoreUnavailable
     from recsys.features import LiveStates
 
-    if not (settings.data_dir / "registry.db").exists():
+    if not _may_be_registered(settings):
         return None
     store = _store(settings)
     try:

@@ -33,6 +33,8 @@ def run(settings: Settings, report: Report, *, mapping: Path | None, files: list
                 raise ConfigError("nothing to ingest: name a mapping file, or files after --suggest")
             print(suggest(bench, files), end="")
             return
+        if settings.engine != "duckdb":
+            report.console.print("ingest runs on DuckDB: RECSYS_ENGINE counts from `recsys validate` on")
         with report.stage("ingest"):
             landed = land(
                 read_mapping(mapping),
@@ -44,4 +46,4 @@ def run(settings: Settings, report: Report, *, mapping: Path | None, files: list
                 now=settings.now or datetime.now(UTC),
                 progress=lambda what: report.console.print(f"[dim]ingest: {what}[/]"),
             )
-    report.update(**landed.figures)
+    report.update(**landed.figures, engine="duckdb")

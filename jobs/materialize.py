@@ -14,6 +14,7 @@ from expectations.gate import rejections
 from jobs.command import midnight
 from jobs.fill import bring_online
 from jobs.landing import land_events
+from jobs.opened import engine
 from jobs.quality import judged, write_pages
 from jobs.report import Report
 from jobs.services import ensure
@@ -23,7 +24,7 @@ from recsys.features import FeatureStore
 from recsys.lake import EVENTS, Lake
 from recsys.profiles import views
 from recsys.quality import check, data_docs, warm_up, worst
-from recsys.refresh import Made, compute, continues, remember, superseded, wanted
+from recsys.refresh import Engine, Made, compute, continues, remember, superseded, wanted
 from recsys.settings import Settings
 
 
@@ -40,18 +41,21 @@ def run(
         refill: write everything to the online store again, whatever it was filled from.
 
     Raises:
-        ConfigError: `until` is not a midnight, or before the last live event.
+        ConfigError: `until` is not a midnight, or before the last live event; Spark is asked for and cannot run.
         GateFailed: a view broke a rule; nothing was changed.
         DataError: keys are missing online after all was written.
         FeatureStoreUnavailable: the online store went away; running it again completes it.
     """
-    with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
+    with (
+        Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake,
+        engine(settings, lake) as runs,
+    ):
         landed = land_events(settings, report, lake)
         start, end = lake.horizon()
         if until is not None:
             end = midnight("--until", until, start, end)
             _keep_live(settings, end)
-        report["until"] = end.isoformat()
+        report.update(until=end.isoformat(), engine=settings.engine)
         queries = views(lake.source())
         definitions = (settings.feature_repo / "definitions.py").read_text(encoding="utf-8")
         made = wanted(lake, queries, definitions, start, end, landed)
@@ -61,11 +65,11 @@ def run(
             continued, why = (None, "asked for") if full else continues(lake, settings.features, made)
             made = continued or made
             report["made"] = why if continued else f"all: {why}"
-            _compute(settings, report, lake, queries, made)
+            _compute(settings, report, lake, runs, queries, made)
         else:
             made = there
         ensure(settings)
-        store = FeatureStore(settings.feature_repo, data_dir=settings.data_dir, redis_url=settings.redis_url)
+        store = FeatureStore(**settings.feast)
         try:
             with report.stage("feast apply"):
                 report["registered"] = store.apply()
@@ -89,7 +93,9 @@ def _keep_live(settings: Settings, end: datetime) -> None:
         )
 
 
-def _compute(settings: Settings, report: Report, lake: Lake, queries: Mapping[str, str], made: Made) -> None:
+def _compute(
+    settings: Settings, report: Report, lake: Lake, runs: Engine, queries: Mapping[str, str], made: Made
+) -> None:
     """Compute every view aside and judge its new rows; all take their places in one step, or none does."""
     taxonomy, sizes = lake.taxonomy(), lake.query(SIZES_SQL).to_pylist()[0]
     bounds = replace(Bounds.of(lake.source(), sizes, taxonomy.widths), end=made.end)  # live events go beyond the data's
@@ -100,10 +106,10 @@ def _compute(settings: Settings, report: Report, lake: Lake, queries: Mapping[st
         folder, paths = stage / "features", dict[str, list[Path]]()
         for view, query in queries.items():
             with report.stage(f"compute {view}"):
-                paths[view], part = compute(lake, view, query, made, settings.features, folder, paths)
+                paths[view], part = compute(lake, view, query, made, settings.features, folder, paths, runs)
             with report.stage(f"judge {view}"):
                 suite = VIEW_SUITES[view](bounds)
-                verdict = check(lake.derive(suite.sql, {"landing": part}), suite)
+                verdict = check(runs.derive(suite.sql, {"landing": part}), suite)
                 suites[view] = verdict.figures()
                 docs[view] = data_docs(verdict, view, now, "../index.html")
         bad = {view: rejections(suite) for view, suite in suites.items() if suite["severity"] == "critical"}

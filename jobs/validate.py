@@ -11,6 +11,7 @@ from typing import Any
 from expectations import SIZES_SQL, SUITES, Bounds
 from expectations.gate import batch_name, compare, refusal, rejections, same_source
 from expectations.page import shown
+from jobs.opened import engine
 from jobs.quality import judged, write_pages
 from jobs.report import Report
 from recsys.atomic import restored, staging, write_json
@@ -36,6 +37,7 @@ def run(settings: Settings, report: Report, *, accept_drift: bool = False) -> No
         accept_drift: accept a batch although it differs much from the one before.
 
     Raises:
+        ConfigError: Spark is asked for and cannot run.
         NotReady: a table has not landed.
         DataError: a file does not have the columns or types of its table.
         GateFailed: a table has too few good rows, or the batch differs too much from the last one; the lake stays as
@@ -80,7 +82,13 @@ def run(settings: Settings, report: Report, *, accept_drift: bool = False) -> No
     except GateFailed:
         write_pages(settings.reports / "quality", docs, tables=found, views=judged(settings, "views"))
         raise
-    report.update(**tables, batch=batch, severity=severity, page=str(settings.reports / "quality" / "index.html"))
+    report.update(
+        **tables,
+        batch=batch,
+        engine=settings.engine,
+        severity=severity,
+        page=str(settings.reports / "quality" / "index.html"),
+    )
 
 
 def _judge(
@@ -94,22 +102,23 @@ def _judge(
     same_taxonomy = taxonomy == read_taxonomy(settings.lake)
     bounds = replace(Bounds.of(source, sizes, taxonomy.widths), now=now)
     suites: dict[str, Any] = {}
-    for name, path in files.items():
-        with report.stage(name):
-            suite = SUITES[name](bounds)
-            verdict = check(lake.derive(suite.sql, {"landing": path}), suite)
-            accepted, rejected = (stage / part / f"{name}.parquet" for part in ("lake", "quarantine"))
-            samples = split(path, suite.table, verdict.rejected, accepted, rejected)
-            docs[name] = data_docs(verdict, name, now, "../index.html")
-            suites[name] = {
-                **verdict.figures(),
-                "samples": [{"reason": row.pop("reason"), "row": shown(row)} for row in samples],
-                "before": before.get(name),
-                "drift": None,
-            }
-            if name in before:
-                old = settings.lake / path.name
-                suites[name]["drift"] = compare(lake, name, path, old, same_taxonomy=same_taxonomy)
+    with engine(settings, lake) as runs:
+        for name, path in files.items():
+            with report.stage(name):
+                suite = SUITES[name](bounds)
+                verdict = check(runs.derive(suite.sql, {"landing": path}), suite)
+                accepted, rejected = (stage / part / f"{name}.parquet" for part in ("lake", "quarantine"))
+                samples = split(path, suite.table, verdict.rejected, accepted, rejected)
+                docs[name] = data_docs(verdict, name, now, "../index.html")
+                suites[name] = {
+                    **verdict.figures(),
+                    "samples": [{"reason": row.pop("reason"), "row": shown(row)} for row in samples],
+                    "before": before.get(name),
+                    "drift": None,
+                }
+                if name in before:
+                    old = settings.lake / path.name
+                    suites[name]["drift"] = compare(lake, name, path, old, same_taxonomy=same_taxonomy)
     return suites
 
 

@@ -215,6 +215,27 @@ class Lake:
         found = {name: path for name, path in found.items() if path.exists()}
         return found | ({"impressions": shown / "*.parquet"} if any(shown.glob("[!.]*.parquet")) else {})
 
+    def sources(
+        self, sql: str | None = None, files: Mapping[str, Path | Sequence[Path]] | None = None
+    ) -> Iterator[tuple[str, list[str] | None, list[Path]]]:
+        """What the names in a query stand for.
+
+        Args:
+            sql: only what it may name; default: everything.
+            files: names that are not the lake's, and what they stand for.
+
+        Yields:
+            A name, its columns (None: all), and the parquet files whose rows it has, one after another.
+        """
+        for name, found in {**self._files(), **(files or {})}.items():
+            if sql is not None and name.lower() not in sql.lower():
+                continue
+            paths = [found] if isinstance(found, Path) else list(found)
+            if name == "interactions" and (events := paths[0].with_name(EVENTS)).exists():
+                yield name, list(TABLES[name].columns), [*paths, events]
+            else:
+                yield name, None, paths
+
     def _open(
         self, sql: str | None = None, files: Mapping[str, Path | Sequence[Path]] | None = None
     ) -> duckdb.DuckDBPyConnection:
@@ -222,15 +243,12 @@ class Lake:
         connection = duckdb.connect(config=self._config)
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it goes to standard output, as answers do
-        for name, found in {**self._files(), **(files or {})}.items():
-            if sql is not None and name.lower() not in sql.lower():
-                continue
-            columns, paths = "*", [found] if isinstance(found, Path) else found
-            if name == "interactions" and (events := paths[0].with_name(EVENTS)).exists():
-                columns, paths = ", ".join(map(_name, TABLES[name].columns)), [*paths, events]
-            source = f"read_parquet([{', '.join(map(_text, paths))}])"
+        for name, columns, paths in self.sources(sql, files):
+            read = f"read_parquet([{', '.join(map(_text, paths))}])"
             try:
-                connection.execute(f"CREATE VIEW {_name(name)} AS SELECT {columns} FROM {source}")
+                connection.execute(
+                    f"CREATE VIEW {_name(name)} AS SELECT {', '.join(map(_name, columns or [])) or '*'} FROM {read}"
+                )
             except duckdb.Error as error:
                 connection.close()
                 raise DataError(f"{paths[0].name} cannot be read as parquet: {_first_lines(error)}") from error

@@ -43,9 +43,11 @@ def _positions(name: str, column: str) -> str:
     """(place_id, position, weight) of what a place's vector holds."""
     return f"""
     {name}_of AS (
-        SELECT place_id, position, weight FROM (
-            SELECT place_id, unnest(range(len({column}))) AS position, unnest({column}) AS weight FROM places
-        ) WHERE weight > 0
+        SELECT place_id, held.position, held.weight FROM (
+            SELECT place_id, unnest(list_transform(range(len({column})),
+                       lambda i: {{'position': i, 'weight': {column}[i + 1]}})) AS held
+            FROM places
+        ) WHERE held.weight > 0
     )"""
 
 
@@ -133,7 +135,7 @@ met AS (
     SELECT user_u, user_v, t, sum(n) OVER (PARTITION BY user_u, user_v ORDER BY t) AS n FROM counted
 )
 SELECT m.user_u, m.user_v, m.t AS event_timestamp, [
-    0, m.n, coalesce(greatest(list_cosine_similarity(a.fine_pref, b.fine_pref), 0), 0),
+    0, m.n, coalesce(greatest(list_cosine_similarity(a.fine_pref::DOUBLE[], b.fine_pref::DOUBLE[]), 0), 0),
     CASE WHEN a.home_city_id = b.home_city_id AND a.event_timestamp IS NOT NULL THEN
         len(list_intersect(a.area_ids, b.area_ids))
         / greatest(len(list_distinct(list_concat(a.area_ids, b.area_ids))), 1)

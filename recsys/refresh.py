@@ -9,12 +9,13 @@ everything again.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.atomic import write_json
@@ -29,6 +30,18 @@ _LAYOUT: Final = "parts"  # of the views' files; views that lie otherwise are ma
 _STAMP: Final = "event_timestamp"
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _MANY_PARTS: Final = 60  # two months of days; a reader opens each
+
+
+class Engine(Protocol):
+    """What runs the views' queries: the lake itself, or `recsys.spark.Spark`."""
+
+    def write(
+        self, sql: str, path: Path, params: Any = None, *, files: Mapping[str, Path | Sequence[Path]] | None = None
+    ) -> int:
+        """Write a query's rows into one parquet file, atomically and in the query's order; how many there are."""
+
+    def derive(self, sql: str, files: Mapping[str, Path], *, rows: int = 500_000) -> Iterator[pa.Table]:
+        """Query parquet files beside the lake's; tables of at most `rows` rows."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +141,9 @@ def superseded(features: Path, made: Made) -> list[Path]:
 
 
 def compute(
-    lake: Lake, view: str, query: str, made: Made, features: Path, folder: Path, others: Mapping[str, Sequence[Path]]
-) -> tuple[list[Path], Path]:
+    lake: Lake, view: str, query: str, made: Made, features: Path, folder: Path, others: Mapping[str, Sequence[Path]],
+    engine: Engine | None = None,
+) -> tuple[list[Path], Path]:  # fmt: skip
     """Write what is new of a view.
 
     A view is a folder of parts, each named by the day after which its rows are stamped, up to the next part's day; all
@@ -144,6 +158,7 @@ def compute(
         features: the views as they were.
         folder: where to write.
         others: parts of views that are new already, for queries that read them.
+        engine: runs the query; default: the lake. What is only copied goes through the lake.
 
     Returns:
         All parts of the view as it shall be, and the last of them: that of the new rows, though there be none.
@@ -153,15 +168,16 @@ def compute(
     part = target / _part_name(made.after or made.start)
     values: dict[str, Any] = {"start": made.start, "after": made.after or made.start, "end": made.end}
     params = {name: value for name, value in values.items() if f"${name}" in query}
+    engine = engine or lake
     if made.after is None:
-        lake.write(query, part, params, files=others)
+        engine.write(query, part, params, files=others)
         return [part], part
     after = {"after": made.after}
     if "$after" in query:
-        lake.write(query, part, params, files=others)
+        engine.write(query, part, params, files=others)
     else:  # small, and its order is kept when what it gave is read again
         whole = folder / ".whole" / target.name
-        lake.write(query, whole, params, files=others)
+        engine.write(query, whole, params, files=others)
         lake.write("SELECT * FROM whole WHERE event_timestamp > $after", part, after, files={"whole": whole})
     if again:
         older = target / again[0].name

@@ -5,7 +5,7 @@ Only `jobs/` and `api/` import this module: everything below takes what it needs
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +37,18 @@ class Settings(BaseSettings):
     )
     qdrant_write_consistency: int | None = Field(
         default=None, ge=1, le=100, description="copies that must have a write before it counts; unset: likewise"
+    )
+
+    engine: Literal["duckdb", "spark"] = Field(
+        default="duckdb", description="what runs the SQL of features and of the gate, and joins history"
+    )
+    spark_master: str | None = Field(
+        default=None, description="where Spark runs: local[N] or a cluster's address; unset: local[RECSYS_THREADS]"
+    )
+    feature_store_yaml: str | None = Field(
+        default=None,
+        description="Feast's configuration in the repository; unset: feature_store.yaml, or with Spark "
+        "feature_store.cluster.yaml",
     )
 
     # the synthetic world
@@ -107,6 +119,14 @@ class Settings(BaseSettings):
         if wanted is not None and wanted > (info.data.get("qdrant_replicas") or wanted):
             raise ValueError(f"must be at most RECSYS_QDRANT_REPLICAS, {info.data['qdrant_replicas']}")
         return wanted
+
+    @property
+    def feast(self) -> dict[str, Any]:
+        """What every opening of the feature store is told."""
+        yaml = self.feature_store_yaml or (
+            "feature_store.cluster.yaml" if self.engine == "spark" else "feature_store.yaml"
+        )
+        return {"repo": self.feature_repo, "data_dir": self.data_dir, "redis_url": self.redis_url, "yaml": yaml}
 
     @property
     def landing(self) -> Path:

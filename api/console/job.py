@@ -10,7 +10,7 @@ from recsys.settings import Settings
 
 _PASSED: Final = (
     "data_dir", "feature_repo", "redis_url", "qdrant_url", "qdrant_api_key", "qdrant_by_city", "qdrant_replicas",
-    "qdrant_write_consistency", "threads", "memory_limit_gb",
+    "qdrant_write_consistency", "threads", "memory_limit_gb", "engine", "spark_master", "feature_store_yaml",
 )  # fmt: skip
 _WIDE: Final = "100000"  # columns: a sentence stays on one line
 

@@ -26,13 +26,18 @@ def stamp(day: str = "day") -> str:
     return f"least(({day} + 1)::TIMESTAMP::TIMESTAMPTZ, $end)"
 
 
+def _days(day: str) -> str:
+    """A date as days since the epoch."""
+    return f"date_diff('day', DATE '1970-01-01', {day})::DOUBLE"
+
+
 def _sums(counters: tuple[Counter, ...]) -> str:
     return ", ".join(f"sum({c.sql}) AS c_{i}" for i, c in enumerate(counters))
 
 
 def _activity(entity: str, counters: tuple[Counter, ...]) -> str:
     """[seq, last_at_us, since_day, then (day, counters) for each of the last days with events]; seq is 0 in history."""
-    tile = ", ".join(["(day - DATE '1970-01-01')::DOUBLE", *(f"c_{i}" for i in range(len(counters)))])
+    tile = ", ".join([_days("day"), *(f"c_{i}" for i in range(len(counters)))])
     return f"""
 WITH daily AS (
     SELECT {entity}_id AS id, "timestamp"::DATE AS day, epoch_us(max("timestamp"))::DOUBLE AS last_at_us,
@@ -57,7 +62,7 @@ rows AS (
     SELECT id, day, last_at_us, since, []::DOUBLE[] FROM entities e ANTI JOIN daily USING (id, day)
 )
 SELECT id AS {entity}_id, {stamp()} AS event_timestamp,
-       list_concat([0, last_at_us, (since - DATE '1970-01-01')::DOUBLE]::DOUBLE[], tiles) AS state
+       list_concat([0, last_at_us, {_days("since")}]::DOUBLE[], tiles) AS state
 FROM rows WHERE {stamp()} > $after OR $after = $start
 ORDER BY event_timestamp, id
 """
@@ -128,7 +133,8 @@ silences AS (
     FROM daily
 ),
 parted AS (
-    SELECT *, count(*) FILTER (silent) OVER (PARTITION BY user_id, place_id ORDER BY day) AS part FROM silences
+    SELECT *, count(CASE WHEN silent THEN 1 END) OVER (PARTITION BY user_id, place_id ORDER BY day) AS part
+    FROM silences
 )
 SELECT user_id, place_id, event_timestamp, state, so_far FROM (
     SELECT user_id, place_id, {stamp()} AS event_timestamp, {_pair("lately")} AS state, {_pair("ever")} AS so_far

@@ -5,7 +5,8 @@ from recsys.features.lean import lean_import
 with lean_import():
     import feast  # noqa: F401
 
+from recsys.features.format import matrix
 from recsys.features.live import LiveStates, Mark, Wanted
-from recsys.features.store import FeatureStore, matrix
+from recsys.features.store import FeatureStore
 
 __all__ = ["FeatureStore", "LiveStates", "Mark", "Wanted", "matrix"]

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from feast import FeatureView
 from feast.infra.online_stores.helpers import _mmh3, _redis_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -158,6 +159,22 @@ def encode(state: Doubles) -> bytes:
 def scan(project: str) -> bytes:
     """What all keys of a project match."""
     return b"*" + project.encode()
+
+
+def matrix(column: pa.ChunkedArray, width: int) -> Floats:
+    """A list column as (N, width) float32; rows without a value are zeros.
+
+    Raises:
+        DataError: a list of another length.
+    """
+    array = column.combine_chunks()
+    out = np.zeros((len(array), width), dtype=np.float32)
+    valid = np.asarray(array.is_valid())
+    lengths = array.value_lengths().drop_null()
+    if len(lengths) and not (np.asarray(lengths) == width).all():
+        raise DataError(f"a feature list must have {width} values (got {sorted(set(lengths.to_pylist()))[:3]})")
+    out[valid] = np.asarray(array.drop_null().flatten(), dtype=np.float32).reshape(-1, width)
+    return out
 
 
 @cache

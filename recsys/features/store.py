@@ -16,10 +16,10 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import redis
-from feast import Entity, FeatureService, FeatureView, FileSource
+from feast import Entity, FeatureService, FeatureView
 from feast import FeatureStore as FeastStore
+from feast.data_source import DataSource
 from feast.errors import FeatureServiceNotFoundException
-from feast.repo_config import load_repo_config
 from redis.exceptions import RedisClusterException
 
 from recsys.address import Address
@@ -29,6 +29,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
 from recsys.features.cache import PlaceCache
 from recsys.features.clients import open_client, open_wire
+from recsys.features.config import SPARK, read_config
 from recsys.features.format import Rows, decode
 from recsys.features.lean import quiet
 from recsys.features.profiles import PLACE_FIELDS, USER_FIELDS, place_row, user_profile
@@ -39,43 +40,32 @@ from recsys.taxonomy import CITY, Widths
 _SPINE_CHUNK: Final = 500_000  # rows of one point-in-time join: bounds its memory at about 0.6 GB
 
 
-def matrix(column: pa.ChunkedArray, width: int) -> Floats:
-    """A list column as (N, width) float32; rows without a value are zeros.
-
-    Raises:
-        DataError: a list of another length.
-    """
-    array = column.combine_chunks()
-    out = np.zeros((len(array), width), dtype=np.float32)
-    valid = np.asarray(array.is_valid())
-    lengths = array.value_lengths().drop_null()
-    if len(lengths) and not (np.asarray(lengths) == width).all():
-        raise DataError(f"a feature list must have {width} values (got {sorted(set(lengths.to_pylist()))[:3]})")
-    out[valid] = np.asarray(array.drop_null().flatten(), dtype=np.float32).reshape(-1, width)
-    return out
-
-
 class FeatureStore:
     """The feature store. Online reads are synchronous; call them through a thread from async code."""
 
     def __init__(
         self, repo: Path, *, data_dir: Path, redis_url: str, timeout_s: float | None = None,
-        widths: Widths = CITY.widths, place_cache_s: float = 0.0,
+        widths: Widths = CITY.widths, place_cache_s: float = 0.0, yaml: str = "feature_store.yaml",
+        history: bool = True,
     ) -> None:  # fmt: skip
         """Open the repository.
 
         Args:
-            repo: folder with `feature_store.yaml` and `definitions.py`.
+            repo: folder with `yaml` and `definitions.py`.
             data_dir: where `features/` and the registry are.
             redis_url: `redis://host:port/db`, or `redis+cluster://host:port,host:port`.
             timeout_s: deadline of every online read; None waits (for jobs).
             widths: of the vectors that online reads must give.
             place_cache_s: how long this process may answer from a place's state that it has read; 0: not at all.
+            yaml: Feast's configuration; its offline store decides which kind of sources the definitions have.
+            history: whether more than what is online is read or written: a store that only serves needs no engine.
+
+        Raises:
+            ConfigError: there is no such configuration.
         """
         self._repo, self._data_dir, self._widths = repo, data_dir.resolve(), widths
         self._address = Address.parse(redis_url)
-        config = load_repo_config(repo, repo / "feature_store.yaml")
-        config.registry.path = str(self._data_dir / "registry.db")
+        config, self._engine = read_config(repo / yaml, self._data_dir, redis_url, history=history)
         self._store = FeastStore(config=config)
         # Feast's own client retries for seconds against a dead or frozen server, whatever its connection string says:
         # ours, with a deadline, takes its place.
@@ -96,7 +86,7 @@ class FeatureStore:
         """Register entities, sources, views and services; return how many of each kind."""
         objects = self._defined()
         views = [v for v in objects if isinstance(v, FeatureView)]
-        sources = [v.batch_source for v in views if isinstance(v.batch_source, FileSource)]
+        sources = [v.batch_source for v in views if isinstance(v.batch_source, DataSource)]
         self._data_dir.mkdir(parents=True, exist_ok=True)
         with quiet():
             self._store.apply([*sources, *objects])
@@ -164,7 +154,8 @@ class FeatureStore:
             frame["event_timestamp"] = pd.Timestamp(as_of).as_unit("us")
             with quiet():
                 job = self._store.get_historical_features(frame, self._service(service), full_feature_names=True)
-                chunk = job.to_arrow()
+                # of a Spark job Feast makes an Arrow table by way of pandas, which loses the types
+                chunk = job.to_spark_df().toArrow() if self._engine == SPARK else job.to_arrow()
             if len(chunk) != len(frame):
                 raise DataError(f"{service}: point-in-time join must keep {len(frame)} rows (got {len(chunk)})")
             chunks.append(chunk.sort_by("row_id"))  # the join returns rows in an order of its own
@@ -281,7 +272,8 @@ class FeatureStore:
         return self._client
 
     def _defined(self) -> list[Entity | FeatureView | FeatureService]:
-        names = runpy.run_path(str(self._repo / "definitions.py"), init_globals={"DATA_DIR": self._data_dir})
+        said = {"DATA_DIR": self._data_dir, "ENGINE": self._engine}
+        names = runpy.run_path(str(self._repo / "definitions.py"), init_globals=said)
         return [v for v in names.values() if isinstance(v, (Entity, FeatureView, FeatureService))]
 
     def _service(self, name: str) -> FeatureService:

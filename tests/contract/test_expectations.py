@@ -259,24 +259,29 @@ class Judged:
 N_GOOD = 12  # before and after the broken rows
 
 
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
-    """Each table with good rows around one broken row a case, judged among accepted users and places 0 to 199."""
-    folder = tmp_path_factory.mktemp("judged")
+def land_broken(folder: Path) -> dict[str, list[Case]]:
+    """Each table with good rows around one broken row a case; users and places 0 to 199 are accepted already."""
     (folder / "lake").mkdir()
     for name in ("users", "places"):
         pq.write_table(table(name, [ROWS[name](i) for i in range(200)]), folder / "lake" / f"{name}.parquet")
-    result = {}
-    for name, make in ROWS.items():
-        cases = CASES[name] + missing(name)
+    landed = {name: CASES[name] + missing(name) for name in ROWS}
+    for name, cases in landed.items():
+        make = ROWS[name]
         rows = [make(i) for i in range(2 * N_GOOD + len(cases))]
         for i, c in enumerate(cases):
             rows[N_GOOD + i] |= c.changes
-        path = folder / f"{name}.parquet"
-        pq.write_table(table(name, rows), path)
+        pq.write_table(table(name, rows), folder / f"{name}.parquet")
+    return landed
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
+    folder = tmp_path_factory.mktemp("judged")
+    result = {}
+    for name, cases in land_broken(folder).items():
         suite = SUITES[name](BOUNDS)
         with Lake(folder) as lake:
-            frame = pa.concat_tables(lake.derive(suite.sql, {"landing": path}))
+            frame = pa.concat_tables(lake.derive(suite.sql, {"landing": folder / f"{name}.parquet"}))
         result[name] = Judged(suite, cases, check([frame], suite), frame)
     return result
 

@@ -1,0 +1,60 @@
+"""What `feature_store.yaml` says, with the addresses that the settings give."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import yaml
+from feast.repo_config import RepoConfig
+
+from recsys.errors import ConfigError
+
+SPARK: Final = "spark"
+
+
+def read_config(path: Path, data_dir: Path, redis_url: str, *, history: bool) -> tuple[RepoConfig, str]:
+    """Feast's configuration, and the kind of its offline store.
+
+    Args:
+        path: the YAML file.
+        data_dir: where the registry is, unless it is a server's.
+        redis_url: the online store, whichever one the file names.
+        history: whether the offline store is used; without, what it needs need not be installed.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    try:
+        raw: dict[str, Any] = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ConfigError(f"RECSYS_FEATURE_STORE_YAML: {path.name} is not in {path.parent}") from error
+    engine = str(raw["offline_store"]["type"])
+    registry = raw["registry"]
+    if isinstance(registry, str):
+        raw["registry"] = str(data_dir / "registry.db")
+    elif str(registry["path"]).startswith("sqlite:"):
+        raw["registry"] = {**registry, "path": f"sqlite:///{data_dir / 'registry.sqlite'}"}
+    raw["online_store"] = {**raw["online_store"], **_online(urlsplit(redis_url))}
+    if not history:
+        raw["offline_store"] = {"type": "duckdb"}
+        raw.pop("batch_engine", None)
+    config = RepoConfig(**raw)
+    config.repo_path = path.parent
+    if engine == SPARK:  # it says so at every look at a source, and asks for that when it is imported
+        warnings.filterwarnings("ignore", "The spark .* is an experimental feature", RuntimeWarning)
+    return config, engine
+
+
+def _online(url: SplitResult) -> dict[str, str]:
+    """Where Feast's own clients connect to, also those in other processes."""
+    hosts = url.netloc.rpartition("@")[2].split(",")
+    cluster = "cluster" in url.scheme or len(hosts) > 1
+    parts = [host if ":" in host else f"{host}:6379" for host in hosts]
+    if not cluster:
+        parts.append(f"db={url.path.strip('/') or 0}")
+    parts += [f"{name}={unquote(said)}" for name in ("username", "password") if (said := getattr(url, name))]
+    if url.scheme.startswith("rediss"):
+        parts.append("ssl=true")
+    return {"redis_type": "redis_cluster" if cluster else "redis", "connection_string": ",".join(parts)}

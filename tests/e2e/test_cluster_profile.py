@@ -1,0 +1,42 @@
+"""The main job at 300 x 300 with the cluster's profile: Spark for the SQL and for Feast, a registry in SQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from tests.installed import Installation, install, serving
+from tests.tables import same
+
+
+@pytest.fixture(scope="module")
+def on_spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    made = install(tmp_path_factory.mktemp("cluster"), RECSYS_ENGINE="spark")
+    made.run("pipeline")
+    yield made
+    made.run("down", check=False)
+
+
+def test_spark_ends_where_duckdb_does(installed: Installation, on_spark: Installation):
+    for job in ("validate", "materialize"):
+        assert (installed.report(job)["engine"], on_spark.report(job)["engine"]) == ("duckdb", "spark")
+    for view in sorted(path.name for path in (installed.data / "features").glob("*.parquet")):
+        same(pq.read_table(installed.data / "features" / view), pq.read_table(on_spark.data / "features" / view))
+    for job, figure in (("validate", "users"), ("materialize", "keys_online"), ("train", "validation")):
+        assert on_spark.report(job)[figure] == pytest.approx(installed.report(job)[figure], abs=1e-3)
+    assert (on_spark.data / "registry.sqlite").exists()
+    assert not (on_spark.data / "registry.db").exists()
+
+
+def test_it_serves_without_java(on_spark: Installation, tmp_path: Path):
+    with serving(on_spark, JAVA_HOME=str(tmp_path)) as base:
+        answer = httpx.post(f"{base}/recommend/places", json={"user_id": 7}, timeout=30).json()
+    assert len(answer["recommendations"]) >= 10
+    assert answer["degraded"] == []
+
+
+def test_what_did_not_change_is_not_made_again(on_spark: Installation):
+    said = on_spark.run("materialize").stderr
+    assert "the online store is filled from these data already: nothing to do" in said
