@@ -35,7 +35,7 @@ from recsys.features.wire import Wire
 from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.taxonomy import CITY, Widths
 
-_SPINE_CHUNK: Final = 500_000  # rows of one point-in-time join: bounds its memory at about 0.6 GB
+_SPINE_CHUNK: Final = 2_000_000  # rows of one point-in-time join: bounds its memory at about 2 GB
 _USER_FIELDS: Final = (
     "name", "home_city_id", "home_neighborhood_id", "cat_pref", "fine_pref", "vibe_pref", "area_ids", "area_weights",
 )  # fmt: skip

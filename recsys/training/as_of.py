@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recsys.aggregates import USER_USER, States, finish_places, finish_ties, finish_users, pairs_of
+from recsys.aggregates import USER_USER, States, finish_pairs, finish_places, finish_ties, finish_users, pairs_of
 from recsys.aggregates.finish import Floats
 from recsys.constants import MAX_NEIGHBORHOODS_PER_USER
 from recsys.features import FeatureStore, matrix
@@ -19,19 +19,33 @@ from recsys.taxonomy import Widths
 
 Ints = npt.NDArray[np.int64]
 _BEHAVIOR = 5  # of USER_ACTIVITY, in x; the seed's section 3.2.1
+_PAIRS_AT_ONCE = 2_000_000
 _POPULARITY = 4  # of PLACE_ACTIVITY, in x; the seed's section 3.2.2
 
 
 def pairs_as_of(
     store: FeatureStore, spine: pa.Table, user_ids: Ints, place_ids: Ints, as_of: datetime
-) -> tuple[Edges, States]:
-    """Of the pairs of a spine those that the store knows at a moment, and their states of late."""
+) -> tuple[Edges, Floats]:
+    """Of the pairs of a spine those that the store knows at a moment, and ONLINE_PAIR of each."""
+    # finished part by part: states as the store has them take ten times the memory of what becomes of them
+    parts = [
+        _pairs(store, spine.slice(first, _PAIRS_AT_ONCE), user_ids, place_ids, as_of)
+        for first in range(0, max(len(spine), 1), _PAIRS_AT_ONCE)
+    ]
+    source, target, attr, count, age_days, online = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Edges(source, target, attr, {"count": count, "age_days": age_days}), online
+
+
+def _pairs(
+    store: FeatureStore, spine: pa.Table, user_ids: Ints, place_ids: Ints, as_of: datetime
+) -> tuple[npt.NDArray[Any], ...]:
+    now_us = round(as_of.timestamp() * 1e6)
     table = store.historical("train_user_place_v1", spine_of(spine.select(["user_id", "place_id"])), as_of)
     table = table.filter(table["user_place__so_far"].is_valid())
-    history = pairs_of(States.of_arrow(table["user_place__so_far"]), round(as_of.timestamp() * 1e6))
-    extra = {"count": history.count, "age_days": history.age_days}
-    edges = Edges(at(user_ids, table["user_id"]), at(place_ids, table["place_id"]), history.stats, extra)
-    return edges, States.of_arrow(table["user_place__state"])
+    history = pairs_of(States.of_arrow(table["user_place__so_far"]), now_us)
+    online = finish_pairs(pairs_of(States.of_arrow(table["user_place__state"]), now_us))
+    ends = at(user_ids, table["user_id"]), at(place_ids, table["place_id"])
+    return (*ends, history.stats, history.count, history.age_days, online)
 
 
 def ties_as_of(store: FeatureStore, spine: pa.Table, user_ids: Ints, as_of: datetime) -> tuple[Edges, Floats]:

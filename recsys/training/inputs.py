@@ -166,6 +166,11 @@ class Prepared:
         """The same with the graph on another device; labels, catalogues and sources stay."""
         return replace(self, graph=self.graph.to(device))
 
+    def forget(self) -> None:
+        """Let go of memory and sources, which are large; they are made again where they are asked for."""
+        for name in ("memory", "sources", "people_sources"):
+            vars(self).pop(name, None)
+
     def is_positive(self, user: Tensor, place: Tensor, slot: Tensor | None = None) -> Tensor:
         """Bool, in the shape of the broadcast inputs: a positive of the window, in a slot if one is said."""
         key = user * len(self.places.city) + place

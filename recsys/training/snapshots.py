@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recsys.aggregates import TOGETHER, finish_pairs, pairs_of
+from recsys.aggregates import TOGETHER
 from recsys.constants import SLOT_BY_DAY_AND_TIME, SLOT_NOT_SAID
 from recsys.errors import DataError
 from recsys.features import FeatureStore
@@ -111,8 +111,7 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
         torch.from_numpy(known["n"].to_numpy().copy()),
         torch.from_numpy(((now_us - known["last_us"].to_numpy()) / _DAY_US).astype(np.float32)),
     )
-    pairs, states = pairs_as_of(store, known, user_ids, place_ids, as_of)
-    pair_online = finish_pairs(pairs_of(states, now_us))
+    pairs, pair_online = pairs_as_of(store, known, user_ids, place_ids, as_of)
     spine = lake.query("SELECT user_u, user_v FROM user_user_edges WHERE as_of <= $as_of ORDER BY ALL", when)
     ties, tie_online = ties_as_of(store, spine, user_ids, as_of)
 
