@@ -5,7 +5,7 @@ from recsys.features.lean import lean_import
 with lean_import():
     import feast  # noqa: F401
 
-from recsys.features.live import LiveStates, Mark, Wanted
+from recsys.features.live import LiveStates, Mark, Wanted, last_of_each
 from recsys.features.store import FeatureStore, matrix
 
-__all__ = ["FeatureStore", "LiveStates", "Mark", "Wanted", "matrix"]
+__all__ = ["FeatureStore", "LiveStates", "Mark", "Wanted", "last_of_each", "matrix"]

@@ -109,7 +109,7 @@ class LiveStates:
         """
         layout = self._store.rows(view)
         columns = [rows[name].to_numpy() for name in layout.join_keys]
-        last = _last_of_each(columns)
+        last = last_of_each(columns)
         for first in range(0, len(last), _CHUNK):
             at = last[first : first + _CHUNK]
             part = rows.take(at)
@@ -193,7 +193,7 @@ class LiveStates:
             return self._store.wire.ask(commands, replies, within_s)
 
 
-def _last_of_each(columns: Sequence[Ints]) -> Ints:
+def last_of_each(columns: Sequence[Ints]) -> Ints:
     """Positions of the last row of every key, ascending."""
     order = np.lexsort(tuple(columns[::-1]))  # stable: rows of one key stay in their order
     changes = np.zeros(len(order), dtype=bool)
