@@ -214,7 +214,17 @@ def bill(said: Mapping[str, Any]) -> list[Row]:
     return [*rows, ["US dollars a thousand users", *each]]
 
 
-TABLES = {"stages": stages, "growth": growth, "units": unit_table, "moves": moves, "bill": bill}
+def embedded(said: Mapping[str, Any]) -> list[Row]:
+    """What `embed` took, and whether its memory is flat."""
+    made = said["embed"]
+    return [
+        ["users", "peak memory", "users a second of processor time", "users a second, on the shared machine"],
+        [f"{made['users'] // 4:,}", f"{made['quarter_peak_gb']:.2f} GB", "", ""],
+        [f"{made['users']:,}", f"{made['peak_gb']:.2f} GB", f"{made['users_per_cpu_s']:,}", f"{made['users_per_s']:,}"],
+    ]
+
+
+TABLES = {"stages": stages, "growth": growth, "units": unit_table, "moves": moves, "embed": embedded, "bill": bill}
 
 
 def render(page: str, said: Mapping[str, Any]) -> str:
