@@ -111,7 +111,9 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
         torch.from_numpy(known["n"].to_numpy().copy()),
         torch.from_numpy(((now_us - known["last_us"].to_numpy()) / _DAY_US).astype(np.float32)),
     )
-    pairs, pair_online = pairs_as_of(store, known, user_ids, place_ids, as_of)
+    spine = known.select(["user_id", "place_id"])
+    del known
+    pairs, pair_online = pairs_as_of(store, spine, user_ids, place_ids, as_of)
     spine = lake.query("SELECT user_u, user_v FROM user_user_edges WHERE as_of <= $as_of ORDER BY ALL", when)
     ties, tie_online = ties_as_of(store, spine, user_ids, as_of)
 
