@@ -59,15 +59,8 @@ def verify(
     as_json: opt.AsJson = False,
 ) -> None:
     """Prove what training saw and what is online, by recomputing a sample. Exit code 0: agrees, 3: behind, 4: off."""
-    report = run_job(
-        "verify",
-        as_json,
-        summary=False,
-        pit=pit or not parity,
-        parity=parity or not pit,
-        repair=repair,
-        samples=samples,
-    )
+    pit, parity = pit or not parity, parity or not pit
+    report = run_job("verify", as_json, summary=False, pit=pit, parity=parity, repair=repair, samples=samples)
     raise typer.Exit(EXIT_CODES[report["severity"]])
 
 
@@ -84,6 +77,12 @@ def evaluate(version: opt.Version = None, protocol: opt.Protocol = None, as_json
         run_job(f"evaluate-{protocol}", as_json, module="protocols", summary=False, protocol=protocol, version=version)
     else:
         run_job("evaluate", as_json, version=version)
+
+
+@app.command()
+def embed(version: opt.Version = None, until: opt.Until = None, as_json: opt.AsJson = False) -> None:
+    """Vectors of everybody by a version's network, part by part: memory stays flat, a kill loses one part at most."""
+    run_job("embed", as_json, version=version, until=until)
 
 
 @app.command()

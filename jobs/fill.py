@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from jobs.landing import event_log
 from jobs.report import Report
 from recsys.aggregates import PAIR_TTL
@@ -14,7 +12,7 @@ from recsys.events import fold_pending
 from recsys.features import FeatureStore, LiveStates, Mark, Wanted
 from recsys.lake import Lake
 from recsys.profiles import views
-from recsys.refresh import Made
+from recsys.refresh import Made, last_rows
 from recsys.settings import Settings
 
 _DAY = timedelta(days=1)
@@ -119,8 +117,8 @@ class _Job:
                 self.store.materialize(view, after, self.made.end)
                 return
             path = self.settings.features / f"{view}.parquet"
-            rows = pq.read_table(path, filters=[("event_timestamp", ">", after)])
-            self.live.fill(view, rows, seq=self.made.landed, end=self.made.end, wall=self.wall)
+            for rows in last_rows(path, self.store.rows(view).join_keys, after):
+                self.live.fill(view, rows, seq=self.made.landed, end=self.made.end, wall=self.wall)
             self.store.mark_materialized(view, after, self.made.end)
 
     def _crowds(self, since: datetime) -> None:

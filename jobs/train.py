@@ -22,6 +22,7 @@ from recsys.training.export import export
 from recsys.training.inputs import prepare
 from recsys.training.picture import vector_maps
 from recsys.training.processes import Processes, device_of, joined
+from recsys.training.shelf import Shelf
 from recsys.training.snapshots import split_weeks, take_snapshot
 from recsys.training.trainer import finish
 from recsys.training.vectors import learn
@@ -57,10 +58,11 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             report.console.print(f"version {version} is there already: nothing to do")
             _figures(report, open_artifact(settings.artifacts, version))
             return
-        with report.stage("snapshots through Feast"):
-            train = [take_snapshot(lake, store, *window) for window in split.train]
-            valid = take_snapshot(lake, store, *split.valid)
         checkpoint = settings.data_dir / "checkpoints" / f"{version}.safetensors"
+        shelf = Shelf(checkpoint.with_suffix(f".{processes.rank}"))
+        with report.stage("snapshots through Feast"):
+            train = [shelf.put(take_snapshot(lake, store, *window)) for window in split.train]
+            valid = shelf.put(take_snapshot(lake, store, *split.valid))
         with report.stage("fit"), report.progress() as bar:
             task = bar.add_task("vectors", total=None)
 
@@ -71,10 +73,15 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
                     description=f"{p.stage}, epoch {p.epoch + 1}{best}",
                 )  # fmt: skip
 
-            learned = learn(train, valid, config, processes=processes, checkpoint=checkpoint, on_progress=show)
+            learned = learn(
+                train, valid, config, processes=processes, checkpoint=checkpoint, shelf=shelf, on_progress=show
+            )
+            if not processes.first:
+                shelf.clear()
             _only_first(processes)
             fitted = finish(learned, on_progress=show)
         del train, learned
+        shelf.clear()
         with report.stage("embed as of the end"):
             last = prepare(take_snapshot(lake, store, end, end), fitted.model.config)
             vectors = embed(fitted.model, last)

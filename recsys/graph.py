@@ -24,7 +24,7 @@ from recsys.taxonomy import Widths
 with warnings.catch_warnings():
     # PyG 2.8 compiles a helper with torch.jit while it is imported, which torch 2.13 deprecates
     warnings.simplefilter("ignore", DeprecationWarning)
-    from torch_geometric.data import HeteroData
+    from torch_geometric.data import HeteroData as HeteroData
 
 Array = npt.NDArray[np.generic]
 INTERACTS: Final = ("user", "interacts", "place")

@@ -15,11 +15,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.dataset import dataset, field
 
 from recsys.atomic import write_json
 from recsys.errors import DataError
+from recsys.features import last_of_each
 from recsys.lake import EVENTS, Lake
 from recsys.schemas import TABLES
 
@@ -29,6 +32,7 @@ _WATCHED: Final = {"users": "as_of", "places": "as_of", "user_user_edges": "as_o
 _LAYOUT: Final = "parts"  # of the views' files; views that lie otherwise are made again
 _STAMP: Final = "event_timestamp"
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_ROWS: Final = 200_000  # at a time; a list of states takes about 200 bytes
 _MANY_PARTS: Final = 60  # two months of days; a reader opens each
 
 
@@ -184,6 +188,28 @@ def compute(
         lake.write("SELECT * FROM old WHERE event_timestamp <= $after", older, after, files={"old": again})
         stay = [*stay, older]
     return [*stay, part], part
+
+
+def last_rows(view: Path, keys: Sequence[str], after: datetime) -> Iterator[pa.Table]:
+    """The last row of every key among the rows stamped after a moment: keys, event_timestamp and state, some at a time.
+
+    Which they are takes the keys alone; the states, ten times as large, are never all in memory.
+    """
+    rows, later = dataset(view), field(_STAMP) > pa.scalar(after, pa.timestamp("us", "UTC"))
+    names = rows.to_table(columns=list(keys), filter=later)
+    last = last_of_each([names[name].to_numpy() for name in keys])
+    del names
+    first, parts, held = 0, list[pa.Table](), 0
+    columns = [*keys, _STAMP, "state"]
+    for batch in rows.to_batches(columns=columns, filter=later, batch_readahead=1, fragment_readahead=1):
+        begin, end = np.searchsorted(last, [first, first + batch.num_rows])
+        parts.append(pa.Table.from_batches([batch]).take(last[begin:end] - first))
+        first, held = first + batch.num_rows, held + int(end - begin)
+        if held >= _ROWS:
+            yield pa.concat_tables(parts)
+            parts, held = [], 0
+    if parts:
+        yield pa.concat_tables(parts)
 
 
 def _parts(view: Path) -> list[Path]:

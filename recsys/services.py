@@ -112,6 +112,8 @@ def start(url: str, folder: Path, *, named: bool = False) -> Server:
     while _pid(url) != pid:
         if _ended(pid):
             raise ServiceError(f"the server ended at once (got {_last_line(folder)})")
+        if _loading(url):  # it says so, and a large file takes minutes to read
+            deadline = time.monotonic() + _START_S
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             raise ServiceError(f"the server did not answer within {_START_S:.0f} s (got {_last_line(folder)})")
@@ -247,6 +249,18 @@ def _pid(url: str) -> int | None:
             return int(client.info("server")["process_id"])
         except redis.RedisError:
             return None
+
+
+def _loading(url: str) -> bool:
+    """Whether a server at an address still reads its file."""
+    with _client(url) as client:
+        try:
+            client.ping()
+        except redis.BusyLoadingError:
+            return True
+        except redis.RedisError:
+            return False
+    return False
 
 
 def _binary() -> Path:

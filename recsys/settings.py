@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         return self.data_dir / "artifacts"
 
     @property
+    def embeddings(self) -> Path:
+        """What `recsys embed` made, a folder a version."""
+        return self.data_dir / "embeddings"
+
+    @property
     def index(self) -> Path:
         """The embedded vector index."""
         return self.data_dir / "index"

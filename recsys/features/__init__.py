@@ -6,7 +6,7 @@ with lean_import():
     import feast  # noqa: F401
 
 from recsys.features.format import matrix
-from recsys.features.live import LiveStates, Mark, Wanted
+from recsys.features.live import LiveStates, Mark, Wanted, last_of_each
 from recsys.features.store import FeatureStore
 
-__all__ = ["FeatureStore", "LiveStates", "Mark", "Wanted", "matrix"]
+__all__ = ["FeatureStore", "LiveStates", "Mark", "Wanted", "last_of_each", "matrix"]

@@ -108,7 +108,7 @@ class LiveStates:
         """
         layout = self._store.rows(view)
         columns = [rows[name].to_numpy() for name in layout.join_keys]
-        last = _last_of_each(columns)
+        last = last_of_each(columns)
         for first in range(0, len(last), _CHUNK):
             at = last[first : first + _CHUNK]
             part = rows.take(at)
@@ -195,7 +195,7 @@ class LiveStates:
             return (of or self._store.wire).ask(commands, within_s)
 
 
-def _last_of_each(columns: Sequence[Ints]) -> Ints:
+def last_of_each(columns: Sequence[Ints]) -> Ints:
     """Positions of the last row of every key, ascending."""
     order = np.lexsort(tuple(columns[::-1]))  # stable: rows of one key stay in their order
     changes = np.zeros(len(order), dtype=bool)

@@ -37,7 +37,7 @@ from recsys.features.wire import Commands
 from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.taxonomy import CITY, Widths
 
-_SPINE_CHUNK: Final = 500_000  # rows of one point-in-time join: bounds its memory at about 0.6 GB
+_SPINE_CHUNK: Final = 2_000_000  # rows of one point-in-time join: bounds its memory at about 2 GB
 
 
 class FeatureStore:

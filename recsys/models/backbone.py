@@ -114,7 +114,11 @@ class Layer(nn.Module):
 
     def next_place(self, own: Tensor, from_users: Told) -> Tensor:
         """(M, D) places after the layer."""
-        new = self.place_self(own) + self.interacts(self._heard("interacts", from_users))
+        return self.place_after(own, self._heard("interacts", from_users))
+
+    def place_after(self, own: Tensor, heard: Tensor) -> Tensor:
+        """(M, D) places after the layer, by what they heard of users: (M, D) normalised sums over `interacts`."""
+        new = self.place_self(own) + self.interacts(heard)
         out: Tensor = own + self.dropout(self.place_norm(torch.relu(new)))
         return out
 

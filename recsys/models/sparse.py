@@ -214,13 +214,21 @@ def aggregate(relation: Relation, weight: Tensor, x: Tensor, how: Aggregation = 
     Returns:
         (T, D); zeros for a node without edges.
     """
-    out = weighted_sum(relation, weight, x)
+    return over(weighted_sum(relation, weight, x), counted(relation, weight, how), how)
+
+
+def counted(relation: Relation, weight: Tensor, how: Aggregation = "mean") -> Tensor:
+    """(T, 1): what `over` divides a sum by. It adds up over parts of a node's edges, as the sum does."""
+    if how == "attention":
+        return weighted_sum(relation, weight, weight.new_ones(relation.n_source, 1))
+    return relation.degree.float()[:, None]
+
+
+def over(total: Tensor, count: Tensor, how: Aggregation = "mean") -> Tensor:
+    """(T, D) sums and (T, 1) what `counted` says → (T, D) normalised; zeros for a node without edges."""
     if how == "sum":
-        return out
-    if how == "mean":
-        return out / relation.degree.clamp(min=1).to(out.dtype)[:, None]
-    total = weighted_sum(relation, weight, x.new_ones(relation.n_source, 1))
-    return out / total.clamp(min=1e-6)
+        return total
+    return total / count.clamp(min=1.0 if how == "mean" else 1e-6).to(total.dtype)
 
 
 class EdgeGates(nn.Module):

@@ -75,8 +75,8 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
             pa.array(user_id),
             pa.array(np.arange(len(user_id))),
             pa.array(prepared.users.city.numpy().astype(np.int32)),
-            _list(embeddings.user),
-            _list(embeddings.people),
+            vector_lists(embeddings.user),
+            vector_lists(embeddings.people),
         ],
         schema=USERS_SCHEMA,
     )
@@ -89,7 +89,7 @@ def export(fitted: Fitted, prepared: Prepared, embeddings: Embeddings, places: p
         "place_id": pa.array(place_id),
         "index": pa.array(np.arange(len(place_id))),
         "city_id": pa.array(prepared.places.city.numpy().astype(np.int32)),
-        "embedding": _list(embeddings.place),
+        "embedding": vector_lists(embeddings.place),
         **{name: named[name].combine_chunks().cast(PLACES_SCHEMA.field(name).type) for name in _NAMES},
         **{name: _positions(named[weights].combine_chunks()) for name, weights in _WEIGHTS.items()},
     }
@@ -112,7 +112,8 @@ def _positions(weights: pa.ListArray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.searchsorted(there, offsets).astype(np.int32)), pa.array(positions))
 
 
-def _list(vectors: Tensor) -> pa.ListArray:
+def vector_lists(vectors: Tensor) -> pa.ListArray:
+    """(N, D) → a list a row."""
     flat: npt.NDArray[np.float32] = vectors.contiguous().numpy().reshape(-1)
     offsets = np.arange(0, len(flat) + 1, vectors.shape[1], dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))

@@ -57,9 +57,7 @@ def graph_inputs(snapshot: Snapshot, config: ModelConfig) -> GraphInputs:
     check_ids(config, user_x, areas, place_x)
     _check_online(snapshot)
     pairs, ties = data[INTERACTS], data[SOCIAL]
-    count, age = torch.as_tensor(pairs.count), torch.as_tensor(pairs.age_days)
-    more = torch.stack([(torch.log1p(count) / 4.0).clamp(max=1.0), torch.exp(-age / RECENCY_DAYS)])
-    pair_features = torch.cat([pairs.edge_attr.t(), more]).contiguous()
+    pair_features = stack_pairs(pairs.edge_attr, torch.as_tensor(pairs.count), torch.as_tensor(pairs.age_days))
     tie_features = ties.edge_attr.t().contiguous()
     for name, features in (("interacts", pair_features), ("social", tie_features)):
         if not bool(torch.isfinite(features).all()):
@@ -74,6 +72,12 @@ def graph_inputs(snapshot: Snapshot, config: ModelConfig) -> GraphInputs:
         ties=Relation.from_edges(ties.edge_index, len(user_x), len(user_x)),
         tie_features=tie_features,
     )
+
+
+def stack_pairs(attr: Tensor, count: Tensor, age_days: Tensor) -> Tensor:
+    """(E, 12), (E,) and (E,) → (14, E) what the gates read of pairs."""
+    more = torch.stack([(torch.log1p(count) / 4.0).clamp(max=1.0), torch.exp(-age_days / RECENCY_DAYS)])
+    return torch.cat([attr.t(), more]).contiguous()
 
 
 def _check_online(snapshot: Snapshot) -> None:
@@ -162,6 +166,11 @@ class Prepared:
     def to(self, device: torch.device | str) -> "Prepared":
         """The same with the graph on another device; labels, catalogues and sources stay."""
         return replace(self, graph=self.graph.to(device))
+
+    def forget(self) -> None:
+        """Let go of memory and sources, which are large; they are made again where they are asked for."""
+        for name in ("memory", "sources", "people_sources"):
+            vars(self).pop(name, None)
 
     def is_positive(self, user: Tensor, place: Tensor, slot: Tensor | None = None) -> Tensor:
         """Bool, in the shape of the broadcast inputs: a positive of the window, in a slot if one is said."""

@@ -119,6 +119,8 @@ def _lists(learned: Learned) -> tuple[list[Window], Window | None, list[Window]]
         vectors, sizes = embed(model, window), {"size": rank.candidates, "most": rank.lists}
         both = (window_lists(window, vectors, fresh=fresh, generator=generator, **sizes) for fresh in (False, True))
         found = Window(*both)
+        window.forget()
+        learned.shelf.rest()
         return found if found.kinds else None
 
     def add(number: int) -> None:

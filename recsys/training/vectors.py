@@ -34,6 +34,7 @@ from recsys.training.inputs import Prepared, prepare, size_config
 from recsys.training.objective import people_losses, retrieval_loss
 from recsys.training.processes import ALONE, Processes
 from recsys.training.sampling import step_generator, step_seed
+from recsys.training.shelf import IN_MEMORY, Shelf
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Learned:
         windows: those with a positive. valid: the one that decides.
         before: "<window>/<name>" → tensor, the weights before a window was learned.
         history: an entry an epoch: mean losses and, in the first process, validation NDCG@10.
+        shelf: where the windows' large tensors are.
     """
 
     model: RecModel
@@ -54,6 +56,7 @@ class Learned:
     valid: Prepared
     before: dict[str, Tensor]
     history: list[dict[str, Any]]
+    shelf: Shelf
 
 
 def learn(
@@ -63,11 +66,13 @@ def learn(
     *,
     processes: Processes = ALONE,
     checkpoint: Path | None = None,
+    shelf: Shelf = IN_MEMORY,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Learned:
     """Train the vectors; arguments and errors as for `trainer.fit`.
 
     Args:
+        shelf: where the windows' large tensors go.
         processes: all that learn together, each called with the same snapshots and configuration. Every one ends with
             the same weights; only the first measures and touches `checkpoint`.
     """
@@ -78,7 +83,7 @@ def learn(
         raise DataError(f"a training window must end by {valid.as_of} where validation begins (got {late[0].until})")
     config = dataclasses.replace(config, model=size_config([*train, valid], config.model))
     with apart(config):
-        return _learn(train, valid, config, processes, checkpoint, on_progress)
+        return _learn(train, valid, config, processes, checkpoint, shelf, on_progress)
 
 
 def _learn(
@@ -87,12 +92,13 @@ def _learn(
     config: TrainConfig,
     processes: Processes,
     path: Path | None,
+    shelf: Shelf,
     on_progress: Callable[[Progress], None],
 ) -> Learned:
-    windows = [window for window in (prepare(snapshot, config.model) for snapshot in train) if len(window.user)]
+    windows = [w for w in (shelf.put(prepare(snapshot, config.model)) for snapshot in train) if len(w.user)]
     if not windows:
         raise DataError("no training window has a positive: nothing to learn from")
-    held_out = prepare(valid, config.model)
+    held_out = shelf.put(prepare(valid, config.model))
     torch.manual_seed(config.seed)
     model = RecModel(config.model)
     _fit_scales(model, windows[0])
@@ -106,11 +112,12 @@ def _learn(
         model.load_state_dict(dict(saved.model))
         restore_optimizer(optimizer, saved.optimizer)
         history, before = list(saved.state["history"]), dict(saved.before)
+    shelf.rest()
     for epoch in range(len(history), config.epochs):
         newest = _newest(epoch, config, len(windows))
         for window in range(_newest(epoch - 1, config, len(windows)) + 1 if epoch else 1, newest + 1):
             before |= {f"{window}/{name}": value for name, value in _state(model).items()}
-        losses = _epoch(model, optimizer, there[: newest + 1], config, epoch, processes, on_progress)
+        losses = _epoch(model, optimizer, there[: newest + 1], config, epoch, processes, shelf, on_progress)
         history.append({"stage": "vectors", "epoch": epoch, "losses": losses})
         if not processes.first:
             continue
@@ -121,7 +128,7 @@ def _learn(
             save_checkpoint(path, Checkpoint(fingerprint, state, _state(model), before, optimizer_tensors(optimizer)))
         steps = config.steps_per_epoch
         on_progress(Progress("vectors", epoch, config.epochs, steps, steps, losses, metric))
-    return Learned(model.cpu(), config, windows, held_out, before, history)
+    return Learned(model.cpu(), config, windows, held_out, before, history, shelf)
 
 
 def _newest(epoch: int, config: TrainConfig, windows: int) -> int:
@@ -136,6 +143,7 @@ def _epoch(
     config: TrainConfig,
     epoch: int,
     processes: Processes,
+    shelf: Shelf,
     on_progress: Callable[[Progress], None],
 ) -> dict[str, float]:
     """One epoch; returns the mean of every loss."""
@@ -146,6 +154,7 @@ def _epoch(
             group["lr"] = config.learning_rate * _schedule(epoch * config.steps_per_epoch + step, config)
         at = len(prepared) - 1 - step % len(prepared)  # the newest first
         losses = train_step(model, optimizer, prepared[at], config, epoch, step, processes)
+        shelf.rest()
         for name, value in losses.items():
             totals.setdefault(name, []).append(value)
         on_progress(Progress("vectors", epoch, config.epochs, step + 1, config.steps_per_epoch, losses))

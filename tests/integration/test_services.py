@@ -4,13 +4,14 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import redis
 
 from recsys.errors import ServiceError
-from recsys.services import running, start, stop
+from recsys.services import COMPACT, running, start, stop
 from tests.conftest import free_port
 
 
@@ -87,3 +88,19 @@ def test_an_address_elsewhere_is_only_asked(folder: Path):
     with pytest.raises(ServiceError, match="no Redis server answers at"):
         start(f"redis://localhost.invalid:{free_port()}/0", folder)
     assert not folder.exists()
+
+
+def test_a_large_file_may_take_its_time_to_be_read(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    start(url, folder)
+    with redis.Redis.from_url(url) as client:
+        client.eval("for i = 1, 25000 do redis.call('set', i, 'x') end return 1", 0)
+    stop(url, folder)
+    # the server's own switch: as slow as with a large file
+    slow = ("--key-load-delay", "100")
+    monkeypatch.setattr("recsys.services.COMPACT", (*COMPACT, *slow))
+    monkeypatch.setattr("recsys.services._START_S", 1.5)
+    began = time.monotonic()
+    assert start(url, folder).started
+    assert time.monotonic() - began > 2.0
+    with redis.Redis.from_url(url) as client:
+        assert client.dbsize() == 25_000
