@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from expectations import SIZES_SQL, VIEW_SUITES, Bounds
 from expectations.gate import rejections
 from jobs.command import midnight
+from jobs.engine import engine
 from jobs.fill import bring_online
 from jobs.landing import land_events
-from jobs.opened import engine
 from jobs.quality import judged, write_pages
 from jobs.report import Report
 from jobs.services import ensure

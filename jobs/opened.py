@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from jobs.engine import engine
 from recsys.artifacts import Artifact
 from recsys.errors import ArtifactError, ConfigError
 from recsys.features import FeatureStore
@@ -12,9 +12,6 @@ from recsys.models.config import ModelConfig
 from recsys.models.model import RecModel
 from recsys.models.ranker import MODEL
 from recsys.settings import Settings
-
-if TYPE_CHECKING:
-    from recsys.spark import Spark
 
 
 @contextmanager
@@ -28,30 +25,6 @@ def opened(settings: Settings) -> Iterator[tuple[Lake, FeatureStore]]:
                 yield lake, store
             finally:
                 store.close()
-
-
-@contextmanager
-def engine(settings: Settings, lake: Lake) -> Iterator["Lake | Spark"]:
-    """What runs the project's SQL, by the settings; Feast's Spark store shares the session of ours.
-
-    Raises:
-        ConfigError: Spark is asked for, and pyspark or Java is missing.
-    """
-    if settings.engine == "duckdb":
-        yield lake
-        return
-    from recsys.spark import Spark
-
-    spark = Spark(
-        lake.sources,
-        master=settings.spark_master or f"local[{settings.threads}]",
-        memory_limit_gb=settings.memory_limit_gb,
-        scratch=settings.data_dir / ".spark",
-    )
-    try:
-        yield spark
-    finally:
-        spark.close()
 
 
 def load_model(artifact: Artifact) -> RecModel:

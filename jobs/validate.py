@@ -11,7 +11,7 @@ from typing import Any
 from expectations import SIZES_SQL, SUITES, Bounds
 from expectations.gate import batch_name, compare, refusal, rejections, same_source
 from expectations.page import shown
-from jobs.opened import engine
+from jobs.engine import engine
 from jobs.quality import judged, write_pages
 from jobs.report import Report
 from recsys.atomic import restored, staging, write_json

@@ -5,6 +5,7 @@ it is imported when a check begins, or beside other work (`warm_up`).
 """
 
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -200,6 +201,9 @@ def _context() -> Any:
 
 @contextmanager
 def _imported() -> Iterator[None]:
+    # It imports Spark Connect where pyspark is installed; that ends the process, without an error, where a part of it
+    # is missing and the main module is no file
+    sys.modules.setdefault("pyspark.sql.connect", None)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         # Great Expectations 1.24 imports two modules that Python 3.11 deprecates
         warnings.filterwarnings("ignore", r"module 'sre_(constants|parse)' is deprecated", DeprecationWarning)
