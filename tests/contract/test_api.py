@@ -395,7 +395,7 @@ def test_a_store_that_is_down_is_done_without_but_explains_nothing(client: TestC
 def test_what_nobody_foresaw_is_500_and_tells_nothing(
     client: TestClient, state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def explode(*_: object) -> None:
+    def explode(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret detail")
 
     assert state.engine is not None

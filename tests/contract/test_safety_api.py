@@ -84,13 +84,13 @@ def test_what_is_decided_while_an_answer_is_made_holds_in_it(client: TestClient,
     best_place, best_person = places(client, 4)[0], people(client, 4)[0]
     ranked_places, ranked_people = features.rank_places, features.rank_people
 
-    def late_places(*args: object):
+    def late_places(*args: object, **more: object):
         there.hide(best_place, NOW)
-        return ranked_places(*args)
+        return ranked_places(*args, **more)
 
-    def late_people(*args: object):
+    def late_people(*args: object, **more: object):
         there.block(best_person, [4], NOW)
-        return ranked_people(*args)
+        return ranked_people(*args, **more)
 
     features.rank_places, features.rank_people = late_places, late_people
     assert best_place not in places(client, 4)
