@@ -144,7 +144,6 @@ def _session(master: str, memory_limit_gb: float, scratch: Path) -> "SparkSessio
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.showConsoleProgress": "false",
-        "spark.executorEnv.PYTHONWARNINGS": "ignore:The spark data source API:RuntimeWarning",  # Feast's, of itself
     }
     if master.startswith("local"):
         scratch.mkdir(parents=True, exist_ok=True)
