@@ -1,4 +1,4 @@
-"""The main job at 300 x 300 with the cluster's profile: Spark for the SQL and for Feast, a registry in SQL."""
+"""The main job at 300 x 300 with the profile of a cluster: Spark for the SQL and for Feast, a registry in SQL: minutes."""
 
 from collections.abc import Iterator
 from pathlib import Path
