@@ -1,4 +1,4 @@
-"""The main job at 300 x 300 with the profile of a cluster: Spark for the SQL and for Feast, a registry in SQL: minutes."""
+"""The main job at 300 x 300 with the profile of a cluster, in minutes: Spark for SQL and for Feast, registry in SQL."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,6 @@ import pytest
 
 from tests.installed import Installation, install, serving
 from tests.tables import same
-
-pytestmark = pytest.mark.long  # three minutes of starting JVMs; tests/integration/test_spark.py holds the parts
 
 
 @pytest.fixture(scope="module")
