@@ -31,6 +31,7 @@ from rich.console import Console
 job, before, mapping = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 module = importlib.import_module(f"jobs.{job}")
 if job == "validate":
+    sys.modules["pyspark.sql.connect"] = None  # as `recsys.quality` does
     import great_expectations  # here, not in every child
 ACCEPTS = {"ingest": ".landing.old", "validate": ".accepted"}
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
