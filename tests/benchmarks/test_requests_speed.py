@@ -96,8 +96,7 @@ def test_served(settings: Settings, workers: int):
     for kind in KINDS:
         assert loads[kind, 1].ms(0.5) <= P50_MS
         assert loads[kind, 1].ms(0.99) <= P99_MS
-        if workers > 1:  # one has one interpreter lock, and half of such a machine to itself
-            assert len(loads[kind, AT_ONCE].answers) / loads[kind, AT_ONCE].seconds >= PER_S
+        assert len(loads[kind, AT_ONCE].answers) / loads[kind, AT_ONCE].seconds >= PER_S
 
 
 # ------------------------------------------------------------------------- one candidate at a time, and the reads alone
