@@ -100,9 +100,10 @@ class Cluster:
         return self.members[slot * PRIMARIES // SLOTS]
 
     def whole(self) -> bool:
-        """Whether everybody that lives says that every slot is served."""
+        """Whether everybody that lives says that every slot is served: the state is "ok" also before all are known."""
         alive = [m for m in self.members if m.process.poll() is None]
-        return all(m.says("cluster_state") == "ok" for m in alive)
+        said = ("cluster_state", "ok"), ("cluster_slots_ok", str(SLOTS))
+        return all(m.says(name) == value for m in alive for name, value in said)
 
 
 @contextmanager

@@ -211,14 +211,19 @@ class ClusterWire:
             if self._topology.nodes and not at_once and time.monotonic() - self._asked_at < _AGAIN_S:
                 return self._topology
             self._asked_at = time.monotonic()
-            known = list(self._topology.nodes)
+            known, best = list(self._topology.nodes), 0
             random.shuffle(known)
             for node in sorted([*known, *self._named], key=lambda node: (node.failed, node.breaker.status != "closed")):
                 part = Part(node, np.arange(1))
                 side_by_side([part], lambda _: (_TOPOLOGY, 1), deadline)
                 said = [] if part.error is not None else part.answers[0]
-                if said and not isinstance(said, Exception):  # a node that is in no cluster says nothing, or refuses
+                if isinstance(said, Exception):  # a node that is in no cluster refuses, or says nothing
+                    continue
+                # one that has just come does not know of everybody yet
+                if (owned := sum(last - first + 1 for first, last, *_ in said)) > best:
                     self._take(node, said)
+                    best = owned
+                if best == SLOTS:
                     break
             return self._topology
         finally:
