@@ -26,6 +26,7 @@ from recsys.errors import FeatureStoreUnavailable
 from recsys.features.nodes import Node, Part, side_by_side
 from recsys.features.slots import SLOTS, command_slots
 from recsys.features.wire import JOB_TIMEOUT_S, Commands, Deadline, Wire, command, raised
+from recsys.turn import TURN
 
 _AGAIN_S: Final = 0.1  # who owns what is not asked more often than this while nodes fail
 _TOPOLOGY: Final = command(b"CLUSTER", b"SLOTS").data
@@ -91,6 +92,7 @@ class ClusterWire:
             raise _first(errors)
         return raised(answers), lost if lost.any() else None
 
+    @TURN.given_up()
     def silent(self) -> list[str]:
         """Primaries that do not answer now, by host and port.
 
@@ -106,6 +108,7 @@ class ClusterWire:
             raise _first(errors)
         return list(errors)
 
+    @TURN.given_up()
     def nodes(self) -> list[Wire]:
         """Of all servers that hold keys."""
         return [node.wire for node in self._current(Deadline(self._timeout_s)).nodes]
@@ -116,6 +119,7 @@ class ClusterWire:
             node.wire.close()
 
     # ------------------------------------------------------------------------------------------------------ one request
+    @TURN.given_up()
     def _ask(self, commands: Commands, within_s: float) -> tuple[list[Any], Bools, dict[str, Exception]]:
         """Replies, which were lost, and why by node."""
         n = commands.replies

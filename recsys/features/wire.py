@@ -17,6 +17,7 @@ import hiredis
 import redis
 
 from recsys.aggregates.finish import Bools
+from recsys.turn import TURN
 
 _CHUNK: Final = 1 << 18
 JOB_TIMEOUT_S: Final = 60.0  # a job may wait, but not for a server that will never answer
@@ -126,9 +127,10 @@ class Wire:
         if not commands.replies:
             return []
         deadline = Deadline(min(self._timeout_s, within_s))
-        call = self.send(commands.data, commands.replies, deadline)
-        while not call.receive(deadline):
-            pass
+        with TURN.given_up():
+            call = self.send(commands.data, commands.replies, deadline)
+            while not call.receive(deadline):
+                pass
         return raised(call.answers)
 
     def ask_partly(self, commands: Commands) -> tuple[list[Any], Bools | None]:

@@ -1,8 +1,7 @@
 """The threads that work requests out: few, whatever the number of requests.
 
-They share one interpreter lock. Of many that compute at once, one that reads from the online store gets its answer in
-time and the lock too late, and the deadline takes that for a store that is gone. Requests that wait for a thread cost
-nothing, and all are answered as soon as they would be by more of them.
+They share one interpreter lock, so one computes while the others wait for the online store (`recsys.turn`): requests
+that wait for a thread cost nothing, and all are answered as soon as they would be by more of them.
 """
 
 import asyncio
@@ -15,6 +14,7 @@ from typing import Final, ParamSpec, TypeVar
 import torch
 
 from recsys.breaker import THRESHOLD
+from recsys.turn import TURN
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,12 @@ def _alone() -> None:
 _POOL: Final = ThreadPoolExecutor(THRESHOLD, thread_name_prefix="answer", initializer=_alone)
 
 
+def _in_turn(work: Callable[[], R]) -> R:
+    with TURN.taken():
+        return work()
+
+
 async def in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run what blocks; as `asyncio.to_thread`, in threads of its own."""
-    asked = partial(copy_context().run, work, *args, **kwargs)
+    asked = partial(copy_context().run, _in_turn, partial(work, *args, **kwargs))
     return await asyncio.get_running_loop().run_in_executor(_POOL, asked)

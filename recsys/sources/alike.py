@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys.sources.rows import Floats, Ints, row_of
+from recsys.sources.rows import Floats, Ints, row_of, times
 
 _PEERS: Final = 200  # of the most alike
 
@@ -40,7 +40,7 @@ class Alike:
         Returns:
             (B, C) whenever that was, and (B, C) fading.
         """
-        cosine = (_unit(seen, self.rarity) @ self.by_place).toarray()
+        cosine = times(_unit(seen, self.rarity), self.by_place)
         cosine[np.arange(len(users)), users] = 0
         k = min(_PEERS, cosine.shape[1] - 1)
         if k < 1:
@@ -49,7 +49,7 @@ class Alike:
         peers = np.argpartition(-cosine, k, axis=1)[:, :k]
         value = np.take_along_axis(cosine, peers, axis=1)
         near = csr_array((value.ravel(), peers.ravel(), np.arange(len(users) + 1) * k), shape=cosine.shape)
-        return (near @ self.seen).toarray(), (near @ self.fading).toarray()
+        return times(near, self.seen), times(near, self.fading)
 
 
 def _unit(seen: csr_array, rarity: Floats) -> csr_array:

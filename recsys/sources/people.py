@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ArtifactError
 from recsys.sources.fusion import Fusion
-from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, unpacked
+from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, take, times, unpacked
 
 # Of a pair; of the peer; of the user. Cosines, or logarithms of weighted sums and counts.
 PEOPLE_SIGNALS: Final = (
@@ -172,17 +172,17 @@ class PeopleSources:
     def ask(self, users: Ints, city: int) -> Friendly:
         """What the sources say to (B,) users of a city's people."""
         here, degree = self._cities[city], self._degree[users]
-        known = csr_array(self.friends[users][:, here.members])
+        known = csr_array(take(self.friends, users)[:, here.members])
         own, per_peer = _inverse(degree), _inverse(self._degree[here.members])
         norm = self._norm[here.members]
-        seen, days = csr_array(self._seen[users]), csr_array(self.outings.there[users])
-        co_visits = _weighted(seen, self._squared, self._norm[users]) @ here.visitors
+        seen, days = take(self._seen, users), take(self.outings.there, users)
+        co_visits = times(_weighted(seen, self._squared, self._norm[users]), here.visitors)
         friends = csr_array(known, copy=True)  # each friend's profile is of length 1, and theirs the mean
         friends.data = friends.data * norm[friends.indices]
         profile = _weighted(csr_array(friends @ here.seen), self._squared, own)
         # people by rows from here on: products of a sparse matrix with one dense column a user
         column = np.ascontiguousarray(known.toarray().T, dtype=np.float32)
-        alike = np.ascontiguousarray((co_visits.toarray() * norm).T, dtype=np.float32)
+        alike = np.ascontiguousarray((co_visits * norm).T, dtype=np.float32)
         shared = np.log(np.maximum(self._degree[here.members], 2))[:, None].astype(np.float32)
         at = column * own
         walks = [np.zeros_like(at), np.zeros_like(at)]
@@ -208,9 +208,9 @@ class PeopleSources:
         }
         rows = {
             "co_visits": alike.T,
-            "rare_places": (_weighted(seen, self._rare) @ here.visitors).toarray(),
-            "same_days": (_weighted(days, self._met) @ here.came).toarray(),
-            "friends_places": (profile @ here.visitors).toarray() * norm,
+            "rare_places": times(_weighted(seen, self._rare), here.visitors),
+            "same_days": times(_weighted(days, self._met), here.came),
+            "friends_places": times(profile, here.visitors) * norm,
         }
         said = rows | {name: values.T for name, values in columns.items()}
         named = {name: np.ascontiguousarray(said[name], dtype=np.float32) for name in PEOPLE_SIGNALS[: len(said)]}

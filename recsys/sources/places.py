@@ -23,7 +23,7 @@ from recsys.sources.alike import Alike
 from recsys.sources.fits import Stated, Traits
 from recsys.sources.fusion import Fusion, top_list
 from recsys.sources.items import TASTES, Kinds, item_models, shares_of, tastes
-from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, unpacked
+from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, take, times, unpacked
 
 # Of a place relative to its city; of a pair; of a user. Logarithms of counts, shares, or sums of similarities.
 PLACE_SIGNALS: Final = (
@@ -229,17 +229,18 @@ class PlaceSources:
             city: its number.
             counts, ages: CSR (B, M), where they were by now; None: as remembered.
         """
-        here, everywhere = self._cities[city], self._seen[users] if counts is None else binary(counts)
-        counts = here.counts[users] if counts is None else csr_array(counts[:, here.members])
-        ages = here.ages[users] if ages is None else csr_array(ages[:, here.members])
+        here, everywhere = self._cities[city], take(self._seen, users) if counts is None else binary(counts)
+        counts = take(here.counts, users) if counts is None else csr_array(counts[:, here.members])
+        ages = take(here.ages, users) if ages is None else csr_array(ages[:, here.members])
         seen, breadth = binary(counts), np.diff(counts.indptr)
         last = np.full(len(users), np.inf)
         np.minimum.at(last, row_of(ages), ages.data)
+        fading = csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape)
         named = {
-            "ease": seen @ here.ease,
-            "similar": csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape) @ here.similar,
-            "friends": self.memory.friends[users] @ here.seen,
-            "own": counts,
+            "ease": times(seen, here.ease),
+            "similar": times(fading, here.similar),
+            "friends": times(take(self.memory.friends, users), here.seen),
+            "own": counts.toarray(),
         }
         friends = self._friends[users]
         alone = [np.log1p(breadth), friends[:, 0], np.exp(-last / _OWN_DAYS), friends[:, 1]]
@@ -247,12 +248,12 @@ class PlaceSources:
         mine = (seen @ here.tastes) / np.sqrt(np.maximum(breadth, 1)).astype(np.float32)[:, None]
         return Said(
             city,
-            {name: values.toarray().astype(np.float32, copy=False) for name, values in named.items()},
-            (seen @ here.similar).toarray() / np.maximum(breadth, 1).astype(np.float32)[:, None],
+            named,
+            times(seen, here.similar) / np.maximum(breadth, 1).astype(np.float32)[:, None],
             ages.toarray(),
             (mine @ here.tastes.T) * here.visitors.astype(np.float32),
             here.alike.ask(users, seen),
-            ((everywhere @ self._kinds[0]).toarray(), (everywhere @ self._kinds[1]).toarray()),
+            (times(everywhere, self._kinds[0]), times(everywhere, self._kinds[1])),
             np.stack(alone, axis=1).astype(np.float32),
         )
 
