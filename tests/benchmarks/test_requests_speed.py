@@ -110,7 +110,6 @@ class _Bare:
         self._redis = redis.Redis.from_url(settings.redis_url)
         self._feast: Feast = engine.features._store
         self._service = self._feast.get_feature_service(f"rank_{kind}_v1")
-        self._profile = self._feast.get_feature_service("query_user_v1")
 
     async def _found(self, user: int) -> tuple[int, np.ndarray, np.ndarray, Any]:
         engine, city = self._engine, self._engine.homes.of(user)
@@ -139,8 +138,12 @@ class _Bare:
             for i in ids
         ]
         read = self._feast.get_online_features(self._service, rows, full_feature_names=True).to_dict()
-        self._feast.get_online_features(self._profile, [{"user_id": user}], full_feature_names=True).to_dict()
-        signals = (engine.catalogue if places else engine.community).signals(found)  # type: ignore[attr-defined]
+        (profile,) = self._store.profiles([user])
+        if places:
+            fits = engine.catalogue.fits(profile, city, found.position, SLOT_NOT_SAID, ())
+            said = np.concatenate([fits, engine.catalogue.signals(found)], axis=1)
+        else:
+            said = engine.community.signals(found)
         scores = []
         for i in range(len(ids)):
 
@@ -155,7 +158,7 @@ class _Bare:
                 )
             else:
                 own = finish_ties(state("user_user")), finish_users(state("user_activity"), self._us)
-            inputs = np.concatenate([*own, signals[i : i + 1]], axis=1)
+            inputs = np.concatenate([*own, said[i : i + 1]], axis=1)
             score = engine.ranker.score_places if places else engine.ranker.score_people
             scores.append(score(vector, found.vectors[i : i + 1], inputs, city_id=city, slot=SLOT_NOT_SAID))
         sorted(zip(scores, ids, strict=True), key=lambda pair: float(np.ravel(pair[0])[0]), reverse=True)
