@@ -14,7 +14,7 @@ from api.state import State
 from api.traffic import Split
 from api.version import Version, load
 from recsys.artifacts import Artifact
-from recsys.errors import ConfigError, DataError, NotReady, RecsysError, Unavailable
+from recsys.errors import ConfigError, DataError, IndexUnavailable, NotReady, RecsysError, Unavailable
 from recsys.index import VectorIndex, open_index
 from recsys.settings import Settings
 
@@ -133,6 +133,8 @@ class Follower:
     async def _look(self) -> None:
         try:
             await self._index.refresh()
+            if self._index.live is None and self._serving is not None:  # what was live cannot be nothing again
+                raise IndexUnavailable("the index holds nothing any more: it was moved, or removed")
         except (Unavailable, DataError) as error:
             if self._looked is None:
                 self._looked = str(error)

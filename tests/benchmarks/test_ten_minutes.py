@@ -157,13 +157,14 @@ def test_ten_minutes(settings: Settings, tmp_path: Path, capsys: pytest.CaptureF
     shares = np.array([at for at, _ in memory]) / SECONDS
     sizes = np.array([mb for _, mb in memory])
     first, last = np.median(sizes[(shares > SETTLED) & (shares < KILLED)]), np.median(sizes[shares > 0.9])
+    refused = Counter(round(a.at / SECONDS, 2) for a in load.answers if a.status != 200)
     with capsys.disabled():
         print(
             f"\n{load}\n{rate:.0f}/s, {SHARE:.0%} of what {CLIENTS} clients get; "
             f"{len(bodies) - len(whole):,} degraded; "
             f"whole again {back_s[0]:.1f} s after the store's start and {back_s[1]:.1f} s after its thaw; "
             f"versions {dict(Counter(body['model_version'] for _, body in bodies))}; "
-            f"memory {first:.0f} MB, then {last:.0f}"
+            f"memory {first:.0f} MB, then {last:.0f}; refused, by the share of the time {dict(sorted(refused.items()))}"
         )
     assert load.statuses().keys() == {200}
     assert len(when) == len(acts)

@@ -25,6 +25,7 @@ from recsys.errors import ArtifactError, ConfigError
 from recsys.events import EventLog
 from recsys.features import FeatureStore, LiveStates
 from recsys.index import ServerIndex
+from recsys.index.edge import EdgeIndex
 from recsys.recommend.places import recommend_places
 from recsys.recommend.ranking import PlaceQuery
 from recsys.settings import Settings
@@ -146,6 +147,44 @@ def test_nothing_published_then_something_is_and_the_api_begins(settings: Settin
             )
             assert sent.json()["accepted"] == 1, sent.text
 
+    asyncio.run(scenario())
+
+
+def test_an_index_that_is_moved_away_changes_nothing_and_nothing_is_loaded_again(
+    both: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    looks = 0
+    refresh = EdgeIndex.refresh
+
+    async def counted(self: EdgeIndex) -> str | None:
+        nonlocal looks
+        looks += 1
+        return await refresh(self)
+
+    async def scenario() -> None:
+        async with app_of(both) as (app, client):
+            fleet = app.state.fleet
+
+            async def complete() -> bool:
+                return len(fleet.loaded) == 2
+
+            await until(complete, "the version before is there")
+            before, answer = fleet.loaded, scores(await ask(client, 3))
+            monkeypatch.setattr(EdgeIndex, "refresh", counted)
+            for move in (lambda: both.index.rename(away), lambda: away.rename(both.index)):
+                move()
+                begun = looks
+
+                async def looked(begun: int = begun) -> bool:
+                    return looks > begun + 2
+
+                await until(looked, "the pointer was looked at")
+                assert fleet.loaded == before
+                body = await ask(client, 3)
+                assert (body["model_version"], body["degraded"]) == (ONE, [])
+                assert scores(body) == pytest.approx(answer, abs=5e-3)  # a moment later
+
+    away = both.data_dir / "away"
     asyncio.run(scenario())
 
 
