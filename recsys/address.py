@@ -6,7 +6,7 @@ the others found by asking them; `rediss` instead of `redis` is TLS. A user, a p
 
 from dataclasses import dataclass
 from typing import Final, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _PORT: Final = 6379
 _SERVER: Final = ("redis", "rediss")
@@ -45,6 +45,8 @@ class Address:
             raise ValueError(f"names several servers: a cluster is redis+cluster://{hosts}")
         if cluster and parts.path not in ("", "/", "/0"):
             raise ValueError(f"a cluster has no databases but 0 (got {parts.path})")
+        if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
+            raise ValueError(f"a database is a number (got {parts.path})")
         nodes = tuple(_node(parts, host) for host in hosts.split(","))
         return cls(nodes, cluster, parts.scheme.removesuffix("+cluster"), user, parts.path, parts.query)
 
@@ -52,6 +54,22 @@ class Address:
     def where(self) -> str:
         """Hosts and ports, for messages."""
         return ", ".join(f"{host}:{port}" for host, port in self.nodes)
+
+    @property
+    def database(self) -> int:
+        """Its number; a cluster has only 0."""
+        return int(self._path.strip("/") or 0)
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self._scheme == "rediss"
+
+    @property
+    def login(self) -> dict[str, str]:
+        """`username` and `password`, those that it says."""
+        name, _, password = self._user.partition(":")
+        return {key: unquote(said) for key, said in (("username", name), ("password", password)) if said}
 
     def node(self, host: str, port: int) -> str:
         """The URL of one node, with what the address says besides."""

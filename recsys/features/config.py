@@ -4,11 +4,11 @@ import os
 import warnings
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
 
 import yaml
 from feast.repo_config import RepoConfig
 
+from recsys.address import Address
 from recsys.errors import ConfigError
 
 SPARK: Final = "spark"
@@ -36,7 +36,7 @@ def read_config(path: Path, data_dir: Path, redis_url: str, *, history: bool) ->
         raw["registry"] = str(data_dir / "registry.db")
     elif str(registry["path"]).startswith("sqlite:"):
         raw["registry"] = {**registry, "path": f"sqlite:///{data_dir / 'registry.sqlite'}"}
-    raw["online_store"] = {**raw["online_store"], **_online(urlsplit(redis_url))}
+    raw["online_store"] = {**raw["online_store"], **_online(Address.parse(redis_url))}
     if not history:
         raw["offline_store"] = {"type": "duckdb"}
         raw.pop("batch_engine", None)
@@ -62,14 +62,12 @@ def _tell_keys_apart() -> None:
         spark.MULTIPLE_FEATURE_VIEW_POINT_IN_TIME_JOIN = apart
 
 
-def _online(url: SplitResult) -> dict[str, str]:
+def _online(address: Address) -> dict[str, str]:
     """Where Feast's own clients connect to, also those in other processes."""
-    hosts = url.netloc.rpartition("@")[2].split(",")
-    cluster = "cluster" in url.scheme or len(hosts) > 1
-    parts = [host if ":" in host else f"{host}:6379" for host in hosts]
-    if not cluster:
-        parts.append(f"db={url.path.strip('/') or 0}")
-    parts += [f"{name}={unquote(said)}" for name in ("username", "password") if (said := getattr(url, name))]
-    if url.scheme.startswith("rediss"):
+    parts = [f"{host}:{port}" for host, port in address.nodes]
+    if not address.cluster:
+        parts.append(f"db={address.database}")
+    parts += [f"{name}={said}" for name, said in address.login.items()]
+    if address.tls:
         parts.append("ssl=true")
-    return {"redis_type": "redis_cluster" if cluster else "redis", "connection_string": ",".join(parts)}
+    return {"redis_type": "redis_cluster" if address.cluster else "redis", "connection_string": ",".join(parts)}
