@@ -1,4 +1,6 @@
-"""The main job at 300 x 300 with the profile of a cluster, in minutes: Spark for SQL and for Feast, registry in SQL."""
+"""The main job at 300 x 300 with the profile of a cluster, in minutes: Spark for SQL and for Feast, a registry in SQL,
+a Redis Cluster of three nodes.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,16 +9,20 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from tests.cluster import cluster
 from tests.installed import Installation, install, serving
 from tests.tables import same
 
 
 @pytest.fixture(scope="module")
 def on_spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    made = install(tmp_path_factory.mktemp("cluster"), RECSYS_ENGINE="spark")
-    made.run("pipeline")
-    yield made
-    made.run("down", check=False)
+    folder = tmp_path_factory.mktemp("cluster")
+    with cluster(folder / "servers") as nodes:
+        made = install(folder, RECSYS_ENGINE="spark", RECSYS_REDIS_URL=nodes.url)
+        made.run("pipeline")
+        keys = [node.client.dbsize() for node in nodes.primaries]
+        assert min(keys) > 0.25 * sum(keys)
+        yield made
 
 
 def test_spark_ends_where_duckdb_does(installed: Installation, on_spark: Installation):
