@@ -22,8 +22,8 @@ from recsys.features.slots import command_slots, key_slot
 from recsys.features.wire import command
 from recsys.recommend.engine import Engine
 from recsys.settings import Settings
-from tests.cluster import Cluster, cluster, copy, until
-from tests.conftest import Filled
+from tests.cluster import Cluster, Member, cluster, copy, until
+from tests.conftest import Filled, free_port
 from tests.integration.test_degraded import served
 from tests.live import assert_states, fill_ties, make_events, materialized, open_store, wall
 from tests.parts import N_PLACES, NOW, make_engine
@@ -196,6 +196,23 @@ def test_slots_that_move_are_followed(three: tuple[Cluster, Path], store: Featur
     assert all(row is not None for row in store.places(range(120)))
     assert store.wire.ask(command(b"EXISTS", key)) == [1]
     assert (command_slots(command(b"EXISTS", key))[2] == slot).all()
+
+
+def test_a_node_that_does_not_know_of_everybody_is_not_believed_over_one_that_does(
+    three: tuple[Cluster, Path], tmp_path: Path
+):
+    made, data = three
+    alone = Member(free_port(), free_port(), tmp_path / "alone", made.members[0].options)
+    alone.start()
+    try:
+        alone.started()
+        alone.client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 100)  # as if it had not met the others yet
+        opened = open_store(f"redis+cluster://127.0.0.1:{alone.port},127.0.0.1:{made.primaries[0].port}", data)
+        assert all(row is not None for row in opened.places(range(120)))
+        opened.close()
+    finally:
+        alone.kill()
+        alone.client.close()
 
 
 ASKED = {

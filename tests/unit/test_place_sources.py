@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources
+from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources, Said
 from recsys.sources.alike import Alike
 from recsys.sources.items import TASTES
 from recsys.training.place_baselines import ItemKNN
@@ -45,6 +45,17 @@ def memory() -> Memory:
 @pytest.fixture(scope="module")
 def sources(memory: Memory) -> PlaceSources:
     return PlaceSources(memory)
+
+
+def test_what_the_sources_say_to_one_is_what_they_say_to_one_among_many(sources: PlaceSources) -> None:
+    def parts(said: Said) -> list[np.ndarray]:
+        alone = [getattr(said, name) for name in ("cosine", "age", "taste", "user")]
+        return [*said.named.values(), *alone, *said.alike, *said.kinds]
+
+    many = parts(sources.ask(np.arange(N), 0))
+    for u in range(N):
+        for here, there in zip(parts(sources.ask(np.array([u]), 0)), many, strict=True):
+            np.testing.assert_allclose(here[0], there[u], rtol=1e-5, atol=1e-5)
 
 
 def test_signals_equal_a_loop(memory: Memory, sources: PlaceSources) -> None:
