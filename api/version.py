@@ -68,7 +68,7 @@ async def load(settings: Settings, index: VectorIndex, name: str, dataset: Calla
         IndexUnavailable: the index does not answer.
         DataError, SafetyUnavailable, EventLogUnavailable: see `Dataset`.
     """
-    # A quarter of a million objects that stay: each search for garbage among them would stop every answer for .2 s
+    # objects that stay: each search for garbage among them would stop every answer
     gc.disable()
     try:
         artifact = await asyncio.to_thread(open_artifact, settings.artifacts, name)

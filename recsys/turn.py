@@ -1,6 +1,6 @@
 """Of the threads that answer, one computes at a time, and lets another go on while it waits for a server.
 
-They share one interpreter lock, which numpy drops and takes again a hundred times in a request. Where others want it,
+They share one interpreter lock, which numpy drops and takes again many times in a request. Where others want it,
 each time is a switch of threads that costs more than what was computed; and whoever has an answer of the online store
 gets the lock too late, which its deadline takes for a store that is gone. With a turn they wait in one place.
 """

@@ -1,8 +1,5 @@
 """Ten minutes under load while parts die and versions change: no error, no mixed answer, nothing unsaid, memory flat.
 
-The load is a share of what sixteen clients must get, and two workers answer it, as two cores allow. It is no share of
-what clients get just before: a machine that is slower for a minute later on would be offered more than it can answer.
-
 RECSYS_BENCH_SECONDS says how long; RECSYS_BENCH_DATA names a data folder with a trained version, else it is a small
 world's.
 """
@@ -27,15 +24,13 @@ from jobs import materialize, train
 from recsys.artifacts import versions
 from recsys.services import running, start, stop
 from recsys.settings import Settings
-from tests.benchmarks.test_requests_speed import PER_S
 from tests.conftest import ROOT, Filled, free_port
 from tests.live import materialized
-from tests.load import Answer, open_loop
+from tests.load import Answer, closed_loop, open_loop
 from tests.served import ONE, THREE, TWO, back, live, others_of, process, put, quiet
 
 SECONDS = float(os.environ.get("RECSYS_BENCH_SECONDS", 600))
-RATE = 0.7 * PER_S
-WORKERS = 2
+SHARE, CLIENTS = 0.7, 16
 USERS = range(12)
 # what happens when, as shares of the time
 KILLED, STARTED, AWAY, FOUND, PUBLISHED, BACK, FROZEN, THAWED = 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75
@@ -84,17 +79,11 @@ def known_of(base: str, made: Settings) -> dict[str, list[dict[int, float]]]:
     for version in (TWO, THREE, ONE):
         put(made, version)
         deadline = time.monotonic() + 60
-        out[version] = []
-        for path, body in (ask(n) for n in range(4 * len(USERS))):
-            while (said := httpx.post(base + path, json=body | {"top_k": 50}).json())["model_version"] != version:
-                assert time.monotonic() < deadline  # one worker, and the other
-            out[version].append(scores(said))
+        while httpx.get(base).json()["model_version"] != version:
+            assert time.monotonic() < deadline
+        questions = [ask(n) for n in range(4 * len(USERS))]
+        out[version] = [scores(httpx.post(base + path, json=body | {"top_k": 50}).json()) for path, body in questions]
     return out
-
-
-def memory_mb(of: psutil.Process) -> float:
-    """Resident, with all that it started."""
-    return sum(p.memory_info().rss for p in (of, *of.children(recursive=True))) / 2**20
 
 
 def nearest(said: dict[int, float], known: dict[str, list[dict[int, float]]], question: int) -> str:
@@ -129,8 +118,10 @@ def test_ten_minutes(settings: Settings, tmp_path: Path, capsys: pytest.CaptureF
     memory: list[tuple[float, float]] = []
     over = threading.Event()
 
-    with process(settings, "--workers", str(WORKERS)) as (served, base):
+    with process(settings) as (served, base):
         known = known_of(base, settings)
+        capacity = closed_loop(base, ask, clients=CLIENTS, seconds=max(2.0, SECONDS / 100))
+        rate = SHARE * len(capacity.answers) / capacity.seconds
         began = time.perf_counter()
 
         def act() -> None:
@@ -142,13 +133,13 @@ def test_ten_minutes(settings: Settings, tmp_path: Path, capsys: pytest.CaptureF
 
         def watch() -> None:
             while not over.wait(SECONDS / 200):
-                memory.append((time.perf_counter() - began, memory_mb(psutil.Process(served.pid))))
+                memory.append((time.perf_counter() - began, psutil.Process(served.pid).memory_info().rss / 2**20))
 
         threads = [threading.Thread(target=work) for work in (act, watch)]
         try:
             for thread in threads:
                 thread.start()
-            load = open_loop(base, ask, rate=RATE, seconds=SECONDS, clients=64)
+            load = open_loop(base, ask, rate=rate, seconds=SECONDS, clients=64)
         finally:
             over.set()
             for thread in threads:
@@ -159,7 +150,7 @@ def test_ten_minutes(settings: Settings, tmp_path: Path, capsys: pytest.CaptureF
     when = dict(done)
     bodies = [(a, a.json()) for a in load.answers if a.status == 200]
     whole = [(a, body) for a, body in bodies if not body["degraded"]]
-    mixed = Counter((body["model_version"], nearest(scores(body), known, question(a))) for a, body in whole)
+    mixed = Counter((body["model_version"], nearest(scores(body), known, question(a, rate))) for a, body in whole)
     unsaid = [a.at for a, body in whole if when[KILLED] + 1 < a.at < when[STARTED] - 1 or
               when[FROZEN] + 1 < a.at < when[THAWED] - 1]  # fmt: skip
     back_s = [whole_after([(a.at, bool(body["degraded"])) for a, body in bodies], when[at]) for at in (STARTED, THAWED)]
@@ -169,7 +160,7 @@ def test_ten_minutes(settings: Settings, tmp_path: Path, capsys: pytest.CaptureF
     refused = Counter(round(a.at / SECONDS, 2) for a in load.answers if a.status != 200)
     with capsys.disabled():
         print(
-            f"\n{load}\n{RATE:.0f}/s, {WORKERS} workers; "
+            f"\n{load}\n{rate:.0f}/s, {SHARE:.0%} of what {CLIENTS} clients get; "
             f"{len(bodies) - len(whole):,} degraded; "
             f"whole again {back_s[0]:.1f} s after the store's start and {back_s[1]:.1f} s after its thaw; "
             f"versions {dict(Counter(body['model_version'] for _, body in bodies))}; "
@@ -191,6 +182,6 @@ def whole_after(answers: list[tuple[float, bool]], at: float) -> float:
     return float(next(s for s in range(10**6) if not ((degraded >= s) & (degraded < s + 1)).any()))
 
 
-def question(answer: Answer) -> int:
+def question(answer: Answer, rate: float) -> int:
     """Which question it is an answer to: they come in turn, at a steady rate."""
-    return round(answer.at * RATE) % (4 * len(USERS))
+    return round(answer.at * rate) % (4 * len(USERS))
