@@ -125,8 +125,10 @@ def test_without_the_online_store_the_banner_says_so_and_the_list_is_there(look:
     page.wait_for_function("fetch('/ready').then((r) => r.json()).then((r) => r.status === 'ready')", timeout=20_000)
     deadline = time.monotonic() + 20  # a server that has just begun may miss the next request's deadline
     while True:
+        page.wait_for_load_state("networkidle")  # a reload would cut off what the page still asks
         page.reload()
         expect(panel(page, "places").locator("ol.cards > li").first).to_be_visible()
+        page.wait_for_load_state("networkidle")  # a banner comes after the list
         if not page.locator(".banner").count():
             break
         assert time.monotonic() < deadline, "answers are whole again, and the banner stays"
