@@ -53,7 +53,7 @@ class Metrics:
             "stage_seconds", "What answering requests spent in each stage", _STAGE_S, "route", "stage"
         )
         self._ages = self._histogram(
-            "features_age_seconds", "How old the oldest features of places were that an answer was ranked with", _AGE_S
+            "features_age_seconds", "How old the oldest features were that an answer was ranked with", _AGE_S
         )
         self._scores = self._histogram("score", "Scores of what was answered", _SCORE, "kind", "model_version")
         self._registry.register(_Counted(fleet, shadows_dropped))
@@ -75,13 +75,12 @@ class Metrics:
         for name, spent in stages.items():
             self._stages.labels(route, name).observe(spent)
 
-    def answered(self, kind: Kind, version: str, scores: Sequence[float], features_age_s: float | None) -> None:
-        """Note an answer: the scores of its items, and the age of its features where they may have any."""
+    def answered(self, kind: Kind, version: str, scores: Sequence[float], features_age_s: float) -> None:
+        """Note an answer: the scores of its items, and the age of its features."""
         of = self._scores.labels(kind, version)
         for score in scores:
             of.observe(score)
-        if features_age_s is not None:
-            self._ages.observe(features_age_s)
+        self._ages.observe(features_age_s)
 
     def collect(self) -> Iterator[Metric]:
         """Everything, each series with its worker where there are several, and without the moment that it began."""
@@ -157,7 +156,7 @@ def _engines(state: State) -> Iterator[Metric]:
         for status in _STATES:
             breakers.add_metric([part, status], status in now)
     read = CounterMetricFamily(
-        "recsys_place_features", "Features of candidate places: at hand, or read", labels=("model_version", "source")
+        "recsys_candidate_features", "Features of candidates: at hand, or read", labels=("model_version", "source")
     )
     for engine in engines:
         for source, count in zip(("cache", "store"), engine.features.cached(), strict=True):

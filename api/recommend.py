@@ -81,6 +81,7 @@ async def people(body: PeopleRecommendationRequest, state: Live, asked: Asked) -
         ],
         city_id=answer.city_id,
         city_name=answer.city_name,
+        features_age_s=round(answer.features_age_s, 3),
         next_cursor=answer.next_cursor,
         degraded=list(said_by.degraded),
         model_version=engine.version,

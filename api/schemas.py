@@ -12,6 +12,7 @@ from api.fields import (
     CityId,
     CityName,
     Cursor,
+    FeaturesAge,
     ModelVersion,
     Moment,
     PlaceName,
@@ -103,7 +104,7 @@ class PlaceRecommendationResponse(BaseModel):
     recommendations: list[PlaceRecommendation] = Field(description="best first, each once")
     city_id: CityId
     city_name: CityName
-    features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
+    features_age_s: FeaturesAge
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     degraded: list[str] = Field(description=DEGRADED)
     model_version: ModelVersion
@@ -137,7 +138,7 @@ class GroupRecommendationResponse(BaseModel):
     recommendations: list[GroupRecommendation] = Field(description="best first, each once")
     city_id: CityId
     city_name: CityName
-    features_age_s: float = Field(description="how old the oldest of the places' features is, seconds")
+    features_age_s: FeaturesAge
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     degraded: list[str] = Field(description=DEGRADED)
     model_version: ModelVersion
@@ -186,6 +187,7 @@ class PeopleRecommendationResponse(BaseModel):
     recommendations: list[PeopleRecommendation] = Field(description="best first, each once")
     city_id: CityId
     city_name: CityName
+    features_age_s: FeaturesAge
     next_cursor: str | None = Field(description="with which the list goes on; null where it ends")
     degraded: list[str] = Field(description=DEGRADED)
     model_version: ModelVersion

@@ -20,8 +20,6 @@ from recsys.artifacts import VERSION
 from recsys.errors import ConfigError, RecsysError
 from recsys.impressions import Arm, Impression, Kind
 from recsys.recommend.engine import Engine
-from recsys.recommend.groups import GroupAnswer
-from recsys.recommend.places import PlaceAnswer
 from recsys.stages import listening
 
 _SHARE: Final = re.compile(r"0|1|0?\.\d{1,6}|[01]\.0{1,6}")
@@ -35,6 +33,10 @@ class Answer(Protocol):
     @property
     def city_id(self) -> int:
         """Which city it is for."""
+
+    @property
+    def features_age_s(self) -> float:
+        """How old the oldest feature is that it was ranked with."""
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -149,8 +151,7 @@ class Traffic:
         degraded = (*(state.degraded if engine is state.engine else ()), *answer.degraded)
         say(self._request, engine.version, degraded)
         shown = items(answer)
-        age_s = answer.features_age_s if isinstance(answer, PlaceAnswer | GroupAnswer) else None
-        self._metrics.answered(kind, engine.version, [score for _, score in shown], age_s)
+        self._metrics.answered(kind, engine.version, [score for _, score in shown], answer.features_age_s)
         tell(state, kind, users, answer, shown, engine, arm, now, degraded)
         shadow = state.shadow
         if shadow is not None and shadow is not engine:

@@ -119,7 +119,7 @@ def _engine(settings: Settings, artifact: Artifact, index: IndexReader, data: Da
             **settings.feast,
             timeout_s=settings.online_timeout_ms / 1e3,
             widths=taxonomy.widths,
-            place_cache_s=settings.place_cache_s,
+            feature_cache_s=settings.feature_cache_s,
             history=False,
         ),
         candidates=settings.candidates,

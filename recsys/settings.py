@@ -88,8 +88,11 @@ class Settings(BaseSettings):
     )
     online_timeout_ms: float = Field(default=50.0, gt=0, description="deadline of one online read")
     index_timeout_ms: float = Field(default=100.0, gt=0, description="deadline of one call of the index")
-    place_cache_s: float = Field(
-        default=1.0, ge=0, le=60, description="how long an answer may use a place's features that were read; 0: never"
+    feature_cache_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=60,
+        description="how long an answer may use features of a candidate; 0: never",
     )
     candidates: int = Field(default=200, ge=10, le=1_000, description="retrieved before ranking")
     k_anonymity: int = Field(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import recsys.features  # noqa: F401 - before a test imports Feast itself, which then counts in files that all share
+
 if TYPE_CHECKING:
     from tests.installed import Installation
 

@@ -32,10 +32,11 @@ def wall() -> datetime:
     return datetime.now(UTC)
 
 
-def open_store(redis_url: str, data_dir: Path, timeout_s: float = 2.0, place_cache_s: float = 0.0) -> FeatureStore:
+def open_store(redis_url: str, data_dir: Path, timeout_s: float = 2.0, feature_cache_s: float = 0.0) -> FeatureStore:
     return FeatureStore(
-        ROOT / "feature_repo", data_dir=data_dir, redis_url=redis_url, timeout_s=timeout_s, place_cache_s=place_cache_s
-    )
+        ROOT / "feature_repo", data_dir=data_dir, redis_url=redis_url, timeout_s=timeout_s,
+        feature_cache_s=feature_cache_s,
+    )  # fmt: skip
 
 
 def fill_ties(live: LiveStates) -> None:
@@ -145,19 +146,19 @@ class Ticking:
 
 
 def make_state(
-    folder: Path, redis_url: str, *, now=None, place_cache_s: float | None = None, timeout_s: float = 2.0
+    folder: Path, redis_url: str, *, now=None, feature_cache_s: float | None = None, timeout_s: float = 2.0
 ) -> State:
     """An app's parts: random heads, but a log and an online store that are real.
 
-    Ranking reads features in memory; with a `place_cache_s`, those of the online store.
+    Ranking reads features in memory; with a `feature_cache_s`, those of the online store.
     """
     now = now or Ticking()
     store = open_store(redis_url, folder)
     held = ExitStack()
     held.callback(store.close)
     engine = make_engine(folder / "index")
-    if place_cache_s is not None:
-        features = open_store(redis_url, folder, timeout_s, place_cache_s)
+    if feature_cache_s is not None:
+        features = open_store(redis_url, folder, timeout_s, feature_cache_s)
         engine = replace(engine, features=features, candidates=N_PLACES)
     intake = Intake(Folder(EventLog(folder / "events" / "test"), LiveStates(store), now=now, wall=wall))
     return State(
@@ -184,17 +185,17 @@ def materialized(filled: Filled, folder: Path, redis_url: str) -> None:
 
 @contextmanager
 def serving(
-    folder: Path, redis_url: str, *, place_cache_s: float | None = None, timeout_s: float = 2.0, **env: str
+    folder: Path, redis_url: str, *, feature_cache_s: float | None = None, timeout_s: float = 2.0, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The app as a process of its own, on a folder that outlives it; killed at the end if it still runs.
 
-    With a `place_cache_s` it ranks by what is in the online store; with 0, at a moment that stands still:
+    With a `feature_cache_s` it ranks by what is in the online store; with 0, at a moment that stands still:
     of two answers to one question, the second differs where features did. `env`: settings.
     """
     port = free_port()
     with (folder / "served.log").open("ab") as out:
         command = [sys.executable, "-m", "tests.live", str(folder), redis_url, str(port)]
-        command += [] if place_cache_s is None else [str(place_cache_s), str(timeout_s)]
+        command += [] if feature_cache_s is None else [str(feature_cache_s), str(timeout_s)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=os.environ | env)
     base = f"http://127.0.0.1:{port}"
     try:
@@ -216,7 +217,7 @@ def _answers(base: str) -> bool:
         return False
 
 
-if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_CACHE_S TIMEOUT_S]: the app
+if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [FEATURE_CACHE_S TIMEOUT_S]: the app
     from api.app import create_app
     from api.server import Server, config
     from recsys.settings import Settings
@@ -224,6 +225,6 @@ if __name__ == "__main__":  # python -m tests.live FOLDER REDIS_URL PORT [PLACE_
     cache_s = float(sys.argv[4]) if sys.argv[4:] else None
     clock = (lambda: NOW) if cache_s == 0 else None
     timeout_s = float(sys.argv[5]) if sys.argv[5:] else 2.0
-    state = make_state(Path(sys.argv[1]), sys.argv[2], now=clock, place_cache_s=cache_s, timeout_s=timeout_s)
+    state = make_state(Path(sys.argv[1]), sys.argv[2], now=clock, feature_cache_s=cache_s, timeout_s=timeout_s)
     app = create_app(Settings(), ready=state)
     Server(config(app, Settings(port=int(sys.argv[3]))), lambda: None, deaf=False).run()

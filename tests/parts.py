@@ -67,6 +67,10 @@ class MemoryFeatures:
         if self.down:
             raise FeatureStoreUnavailable("the online store at 127.0.0.1:1 did not answer")
 
+    def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
+        self._call("users")
+        return self._there(self.user_rows, ids, None)
+
     def profiles(self, ids: Sequence[int], lost: set[int] | None = None) -> list[UserProfile | None]:
         self._call("profiles")
         return self._there(self.user_rows, ids, lost)

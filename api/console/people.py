@@ -52,7 +52,7 @@ async def show_user(user_id: Number, desk: AtDesk, state: Live) -> PersonOut:
     """Somebody's tastes and latest places, as the online store has them now."""
     engine = state.require()
     reads = Reads(engine, state.now())
-    row = (await asyncio.to_thread(reads.rank_places, user_id, np.empty(0, dtype=np.int64))).user
+    row = await asyncio.to_thread(reads.user, user_id)
     if row is None:
         raise await reads.unknown(user_id)
     gazetteer, taxonomy = engine.gazetteer, engine.gazetteer.taxonomy

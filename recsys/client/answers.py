@@ -54,6 +54,7 @@ class Page(Answer):
     """A page of a list.
 
     Attributes:
+        features_age_s: how old the oldest of the candidates' features is, seconds.
         next_cursor: with which the list goes on; None where it ends.
         degraded: what the answer had to do without; empty: nothing.
         model_version: the version that it is from.
@@ -62,6 +63,7 @@ class Page(Answer):
 
     city_id: int
     city_name: str
+    features_age_s: float
     next_cursor: str | None
     degraded: list[str]
     model_version: str
@@ -73,12 +75,10 @@ class Places(Page):
 
     Attributes:
         user: None for somebody without an id, or whose id nobody knows.
-        features_age_s: how old the oldest of the places' features is, seconds.
     """
 
     user: User | None
     recommendations: list[PlaceRecommendation]
-    features_age_s: float
 
 
 class PersonRecommendation(User):
@@ -136,7 +136,6 @@ class Groups(Page):
     users: list[User]
     strategy: Strategy
     recommendations: list[GroupRecommendation]
-    features_age_s: float
 
 
 class Standing(Answer):

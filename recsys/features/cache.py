@@ -1,37 +1,36 @@
-"""Finished features of places, shared by the requests of one process for a bounded time."""
+"""Finished features of candidates, shared by the requests of one process for a bounded time."""
 
 import threading
 from typing import Final
 
 import numpy as np
 
-from recsys.aggregates import PLACE_ACTIVITY
 from recsys.aggregates.finish import Bools, Floats
 from recsys.aggregates.states import Doubles, Ints
 
-_WIDTH: Final = len(PLACE_ACTIVITY) + 1
 _ROWS: Final = 1 << 17  # 10 MB; a full cache begins anew
 
 
-class PlaceCache:
-    """place_activity of places read lately. Safe for use from several threads.
+class FeatureCache:
+    """Features by id of what was read lately, one view's. Safe for use from several threads.
 
     Attributes:
-        hits, misses: places that were asked for and at hand, and those that had to be read; since the start.
+        hits, misses: ids that were asked for and at hand, and those that had to be read; since the start.
 
     Args:
         max_age_s: an entry older than this is read again; 0: nothing is kept.
+        width: D, features of each.
     """
 
-    def __init__(self, max_age_s: float) -> None:
-        self._max_age_us = int(max_age_s * 1e6)
+    def __init__(self, max_age_s: float, width: int) -> None:
+        self._max_age_us, self._width = int(max_age_s * 1e6), width
         self._lock = threading.Lock()
         self.hits = self.misses = 0
         self._clear()
 
     def look_up(self, ids: Ints, now_us: int) -> tuple[Floats, Ints, float]:
         """(C, D) features, zeros where they must be read; which those are; and the age in seconds of the oldest."""
-        out = np.zeros((len(ids), _WIDTH), dtype=np.float32)
+        out = np.zeros((len(ids), self._width), dtype=np.float32)
         if not self._max_age_us:
             with self._lock:
                 self.misses += len(ids)
@@ -61,5 +60,5 @@ class PlaceCache:
 
     def _clear(self) -> None:
         self._row: dict[int, int] = {}
-        self._features: Floats = np.zeros((_ROWS if self._max_age_us else 1, _WIDTH), dtype=np.float32)
+        self._features: Floats = np.zeros((_ROWS if self._max_age_us else 1, self._width), dtype=np.float32)
         self._read_at: Doubles = np.full(len(self._features), -np.inf)  # row 0 is nobody's

@@ -1,12 +1,13 @@
 """What is read online of a user or a place as they describe themselves: the answers to one HMGET each."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
 from recsys.aggregates.finish import Floats
 from recsys.errors import DataError
 from recsys.features.format import floats, value
-from recsys.online import PlaceRow
+from recsys.online import PlaceRow, UserProfile
 from recsys.taxonomy import Widths
 
 USER_FIELDS: Final = (
@@ -15,32 +16,44 @@ USER_FIELDS: Final = (
 PLACE_FIELDS: Final = (
     "name", "city_id", "neighborhood_id", "category_one_hot", "fine_tag_vector", "price_band", "typical_time_slot",
 )  # fmt: skip
+_KEPT: Final = 1 << 14  # users, and places: about 30 MB each
 Answer = Sequence[bytes | None] | None  # None: the node that knows did not answer
 
 
-def user_profile(user_id: int, answer: Answer, widths: Widths) -> dict[str, Any] | None:
-    """The fields of a `UserProfile` by name; None where the store knows none."""
-    if answer is None:
-        return None
-    name, city, area, categories, tags, vibes, areas, weights = answer
-    if (likes := floats(categories, widths.categories)) is None:
-        return None
-    return {
-        "user_id": user_id,
-        "name": str(value(name)),
-        "home_city_id": int(value(city)),
-        "home_neighborhood_id": int(value(area)),
-        "cat_pref": likes,
-        "fine_pref": _filled(tags, widths.tags),
-        "vibe_pref": _filled(vibes, widths.vibes),
-        "areas": dict(zip(value(areas) or [], value(weights) or [], strict=True)),
-    }
+def user_profile(user_id: int, answer: Answer, widths: Widths) -> UserProfile | None:
+    """How a user describes themselves; None where the store knows none. Not to be written to: others are given it too.
+
+    Raises:
+        DataError: a vector of another width.
+    """
+    return None if answer is None else _user(user_id, tuple(answer), widths)
 
 
 def place_row(place_id: int, answer: Answer, widths: Widths) -> PlaceRow | None:
-    """A place; None where the store knows none."""
-    if answer is None:
+    """A place, likewise."""
+    return None if answer is None else _place(place_id, tuple(answer), widths)
+
+
+# What was read is always asked for anew; but the same bytes, which most are, need not be taken apart again.
+@lru_cache(maxsize=_KEPT)
+def _user(user_id: int, answer: tuple[bytes | None, ...], widths: Widths) -> UserProfile | None:
+    name, city, area, categories, tags, vibes, areas, weights = answer
+    if (likes := floats(categories, widths.categories)) is None:
         return None
+    return UserProfile(
+        user_id=user_id,
+        name=str(value(name)),
+        home_city_id=int(value(city)),
+        home_neighborhood_id=int(value(area)),
+        cat_pref=likes,
+        fine_pref=_filled(tags, widths.tags),
+        vibe_pref=_filled(vibes, widths.vibes),
+        areas=dict(zip(value(areas) or [], value(weights) or [], strict=True)),
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _place(place_id: int, answer: tuple[bytes | None, ...], widths: Widths) -> PlaceRow | None:
     name, city, area, categories, tags, price, slot = answer
     if (kinds := floats(categories, widths.categories)) is None:
         return None

@@ -7,7 +7,8 @@ does, in both.
 
 import contextlib
 import runpy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +24,19 @@ from feast.errors import FeatureServiceNotFoundException
 from redis.exceptions import RedisClusterException
 
 from recsys.address import Address
-from recsys.aggregates import finish_pairs, finish_places, finish_ties, finish_users, pairs_of
+from recsys.aggregates import (
+    ONLINE_USER,
+    PLACE_ACTIVITY,
+    finish_pairs,
+    finish_places,
+    finish_ties,
+    finish_users,
+    pairs_of,
+)
 from recsys.aggregates.finish import Bools, Floats
-from recsys.aggregates.states import Ints
+from recsys.aggregates.states import Ints, States
 from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
-from recsys.features.cache import PlaceCache
+from recsys.features.cache import FeatureCache
 from recsys.features.clients import open_client, open_wire
 from recsys.features.config import SPARK, read_config
 from recsys.features.format import Rows, decode
@@ -45,7 +54,7 @@ class FeatureStore:
 
     def __init__(
         self, repo: Path, *, data_dir: Path, redis_url: str, timeout_s: float | None = None,
-        widths: Widths = CITY.widths, place_cache_s: float = 0.0, yaml: str = "feature_store.yaml",
+        widths: Widths = CITY.widths, feature_cache_s: float = 0.0, yaml: str = "feature_store.yaml",
         history: bool = True,
     ) -> None:  # fmt: skip
         """Open the repository.
@@ -56,7 +65,7 @@ class FeatureStore:
             redis_url: `redis://host:port/db`, or `redis+cluster://host:port,host:port`.
             timeout_s: deadline of every online read; None waits (for jobs).
             widths: of the vectors that online reads must give.
-            place_cache_s: how long this process may answer from a place's state that it has read; 0: not at all.
+            feature_cache_s: how long this process may answer from what it has read of a candidate; 0: not at all.
             yaml: Feast's configuration; its offline store decides which kind of sources the definitions have.
             history: whether more than what is online is read or written: a store that only serves needs no engine.
 
@@ -74,7 +83,8 @@ class FeatureStore:
         self._store._get_provider().online_store._get_client = lambda _: self._feasts()
         self.wire = open_wire(self._address, timeout_s)
         self._rows: dict[str, Rows] = {}
-        self._cache = PlaceCache(place_cache_s)
+        widths_of = {"place_activity": len(PLACE_ACTIVITY) + 1, "user_activity": len(ONLINE_USER)}
+        self._caches = {view: FeatureCache(feature_cache_s, width) for view, width in widths_of.items()}
 
     @property
     def project(self) -> str:
@@ -165,8 +175,13 @@ class FeatureStore:
     def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
         """Users by id, None where the store knows none."""
         asked = np.asarray(ids, dtype=np.int64)
-        answers, _ = self._ask(self._ask_users(asked))
-        return self._users(asked, answers, finish_users(decode(answers[len(asked) : 2 * len(asked)]), _micros(now)))
+        parts = [self.rows("user_profile").get_many([asked], USER_FIELDS)]
+        parts += [self.rows(view).get([asked]) for view in ("user_activity", "user_recent")]
+        answers, n = self._ask(Commands.join(parts))[0], len(asked)
+        activity = finish_users(decode(answers[n : 2 * n]), _micros(now))
+        recent = [decode([answer]).values[1::2].astype(np.int64) for answer in answers[2 * n :]]
+        rows = zip(self._profiles(asked.tolist(), answers[:n]), activity, recent, strict=True)
+        return [None if row is None else UserRow(**vars(row), activity=done, recent=at) for row, done, at in rows]
 
     def profiles(self, ids: Sequence[int], lost: set[int] | None = None) -> list[UserProfile | None]:
         """Profiles of users by id, None where the store knows none. They hold until the next, so no moment is asked.
@@ -177,8 +192,7 @@ class FeatureStore:
         """
         asked = np.asarray(ids, dtype=np.int64)
         answers = self._one_each(self.rows("user_profile").get_many([asked], USER_FIELDS), asked, lost)
-        found = [user_profile(i, answer, self._widths) for i, answer in zip(asked.tolist(), answers, strict=True)]
-        return [None if row is None else UserProfile(**row) for row in found]
+        return self._profiles(asked.tolist(), answers)
 
     def places(self, ids: Sequence[int], lost: set[int] | None = None) -> list[PlaceRow | None]:
         """Places by id, None where the store knows none; otherwise like `profiles`."""
@@ -198,42 +212,43 @@ class FeatureStore:
             partly: whether to go on where some nodes of a cluster do not answer: `Candidates.lost` says whose rows
                 were theirs.
         """
-        ids, now_us = np.asarray(place_ids, dtype=np.int64), _micros(now)
-        user, places, pairs = np.array([user_id]), self.rows("place_activity"), self.rows("user_place")
-        features, missing, age_s = self._cache.look_up(ids, now_us)
-        commands, wanted = self._ask_users(user), ids[missing]
-        n, end = commands.replies, commands.replies + len(missing)
+        ids, pairs, now_us = np.asarray(place_ids, dtype=np.int64), self.rows("user_place"), _micros(now)
         asked = pairs.get(_by_name(pairs, user_id=np.full_like(ids, user_id), place_id=ids))
-        answers, lost = self._ask(commands + places.get([wanted]) + asked, partly=partly)
-        gone = np.stack([np.zeros(len(ids), dtype=bool), lost[end:]], axis=1)
-        if len(wanted):
-            features[missing] = finish_places(decode(answers[n:end]), now_us)
-            gone[missing, 0] = lost[n:end]
-            there = missing[~lost[n:end]]
-            self._cache.keep(ids[there], features[there], now_us)
-        history = finish_pairs(pairs_of(decode(answers[end:]), now_us))
-        (row,) = self._users(user, answers[:n], finish_users(decode(answers[1:2]), now_us))
-        return Candidates(row, np.concatenate([features, history], axis=1), age_s, gone, bool(lost[0]))
+        read, met = self._rank(user_id, ids, now_us, "place_activity", finish_places, asked, partly)
+        history = finish_pairs(pairs_of(met, now_us))
+        return replace(read, features=np.concatenate([read.features, history], axis=1))
 
     def rank_people(
         self, user_id: int, peer_ids: Sequence[int] | Ints, now: datetime, *, partly: bool = False
     ) -> Candidates:
         """A user and C candidate people with their ties, in one round trip; otherwise like `rank_places`."""
-        ids, now_us = np.asarray(peer_ids, dtype=np.int64), _micros(now)
-        user, peers, ties = np.array([user_id]), self.rows("user_activity"), self.rows("user_user")
-        commands = self._ask_users(user)
-        n, end = commands.replies, commands.replies + len(ids)
-        ends = _by_name(ties, user_u=np.minimum(ids, user_id), user_v=np.maximum(ids, user_id))
-        answers, lost = self._ask(commands + ties.get(ends) + peers.get([ids]), partly=partly)
-        met = finish_ties(decode(answers[n:end]))
-        activity = finish_users(decode([*answers[1:2], *answers[end:]]), now_us)  # the user's own first
-        (row,) = self._users(user, answers[:n], activity[:1])
-        gone = np.stack([lost[end:], lost[n:end]], axis=1)
-        return Candidates(row, np.concatenate([met, activity[1:]], axis=1), 0.0, gone, bool(lost[0]))
+        ids, ties, now_us = np.asarray(peer_ids, dtype=np.int64), self.rows("user_user"), _micros(now)
+        asked = ties.get(_by_name(ties, user_u=np.minimum(ids, user_id), user_v=np.maximum(ids, user_id)))
+        read, met = self._rank(user_id, ids, now_us, "user_activity", finish_users, asked, partly)
+        return replace(read, features=np.concatenate([finish_ties(met), read.features], axis=1))
+
+    def _rank(
+        self, user_id: int, ids: Ints, now_us: int, view: str, finish: Callable[[States, int], Floats], pairs: Commands,
+        partly: bool,
+    ) -> tuple[Candidates, States]:  # fmt: skip
+        """A user and (C,) candidates by their own features, of a view, and what `pairs` asks of each pair."""
+        features, missing, age_s = self._caches[view].look_up(ids, now_us)
+        user = self.rows("user_profile").get_many([np.array([user_id])], USER_FIELDS)
+        answers, lost = self._ask(user + self.rows(view).get([ids[missing]]) + pairs, partly=partly)
+        end = 1 + len(missing)
+        gone = np.stack([np.zeros(len(ids), dtype=bool), lost[end:]], axis=1)
+        if len(missing):
+            features[missing] = finish(decode(answers[1:end]), now_us)
+            gone[missing, 0] = lost[1:end]
+            there = missing[~lost[1:end]]
+            self._caches[view].keep(ids[there], features[there], now_us)
+        (profile,) = self._profiles([user_id], answers[:1])
+        return Candidates(profile, features, age_s, gone, bool(lost[0])), decode(answers[end:])
 
     def cached(self) -> tuple[int, int]:
-        """Places of candidates whose features were at hand, and those whose were read, since the start."""
-        return self._cache.hits, self._cache.misses
+        """Candidates whose features were at hand, and those whose were read, since the start."""
+        caches = self._caches.values()
+        return sum(cache.hits for cache in caches), sum(cache.misses for cache in caches)
 
     def ping(self) -> list[str]:
         """Ask for a sign of life within the deadline.
@@ -294,21 +309,8 @@ class FeatureStore:
             lost.update(ids[gone].tolist())
         return answers
 
-    def _ask_users(self, ids: Ints) -> Commands:
-        parts = [self.rows("user_profile").get_many([ids], USER_FIELDS)]
-        return Commands.join([*parts, *(self.rows(view).get([ids]) for view in ("user_activity", "user_recent"))])
-
-    def _users(self, ids: Ints, answers: Sequence[Any], activity: Floats) -> list[UserRow | None]:
-        n = len(ids)
-        rows: list[UserRow | None] = []
-        for i, user_id in enumerate(ids.tolist()):
-            row = user_profile(user_id, answers[i], self._widths)
-            if row is None:
-                rows.append(None)
-                continue
-            recent = decode([answers[2 * n + i]]).values[1::2]
-            rows.append(UserRow(**row, activity=activity[i], recent=recent.astype(np.int64)))
-        return rows
+    def _profiles(self, ids: Sequence[int], answers: Sequence[Any]) -> list[UserProfile | None]:
+        return [user_profile(i, answer, self._widths) for i, answer in zip(ids, answers, strict=True)]
 
 
 def _schema(views: Sequence[FeatureView]) -> dict[str, dict[str, str]]:

@@ -204,7 +204,9 @@ def _write_shard(path: Path, points: Vectors) -> None:
     with replacing_folder(path) as aside, _edge_errors(path.name):
         # No graph: over one city's points an exact scan takes a millisecond or two, and building costs minutes.
         exact = EdgeOptimizersConfig(indexing_threshold=0)
-        shard = EdgeShard.create(str(aside), EdgeConfig(vectors=vectors, optimizers=exact))
+        # Requests are answered side by side: more threads for one would only wait for work, busily.
+        config = EdgeConfig(vectors=vectors, optimizers=exact, max_search_threads=1)
+        shard = EdgeShard.create(str(aside), config)
         # The payload index comes first: what is written after it is indexed as it comes.
         for name in ("city_id", *points.facets):
             shard.update(UpdateOperation.create_field_index(name, PayloadSchemaType.Integer))

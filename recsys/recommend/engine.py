@@ -14,7 +14,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import InvalidField, NotReady, UnknownCity, UnknownPlace, UnknownUser
 from recsys.index import IndexReader
 from recsys.models.ranker import Ranker
-from recsys.online import Candidates, PlaceRow, UserProfile
+from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.recommend.catalogue import Catalogue, Homes
 from recsys.recommend.community import Community
 from recsys.recommend.fallback import Guards, Own
@@ -28,6 +28,9 @@ Row = TypeVar("Row", PlaceRow, UserProfile)
 
 class Features(Protocol):
     """The online reads of `recsys.features.FeatureStore`; they block, so they run in a thread."""
+
+    def users(self, ids: Sequence[int], now: datetime) -> list[UserRow | None]:
+        """Users by id with what they did, None where unknown."""
 
     def profiles(self, ids: Sequence[int], lost: set[int] | None = None) -> list[UserProfile | None]:
         """Profiles of users by id, None where unknown; `lost` takes those that a part of the store has not given."""
@@ -49,7 +52,7 @@ class Features(Protocol):
         """Features and their types by registered view."""
 
     def cached(self) -> tuple[int, int]:
-        """Places of candidates whose features were at hand, and those whose were read, since the start."""
+        """Candidates whose features were at hand, and those whose were read, since the start."""
 
     def ping(self) -> list[str]:
         """Parts of the store that do not answer; FeatureStoreUnavailable where none does."""

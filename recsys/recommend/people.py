@@ -62,6 +62,7 @@ class PeopleAnswer:
     city_id: int
     city_name: str
     recommendations: list[RecommendedPerson]
+    features_age_s: float
     next_cursor: str | None
     degraded: tuple[str, ...]
 
@@ -74,6 +75,7 @@ class RankedPeople:
         user: as read online. vector: (D,) the user's. target: (D,) of the place to go to; None: not said.
         found: the candidates. inputs: (C, D_PEOPLE_INPUT).
         compat, attend, combined: (C,) in (0, 1).
+        age_s: how old the oldest feature of a candidate is.
         shown: whom earlier pages had. friends: who is left out for being one; empty where they are not.
         complete: whether these are all who may come.
     """
@@ -87,6 +89,7 @@ class RankedPeople:
     compat: Floats
     attend: Floats
     combined: Floats
+    age_s: float
     shown: tuple[int, ...]
     friends: frozenset[int]
     complete: bool
@@ -133,7 +136,9 @@ async def seek_people(engine: Engine, reads: Reads, query: PeopleQuery, size: in
             scores = (found.retrieval,) * 3
         else:
             scores = score_people(engine, query, vector, found.vectors, inputs, city_id, target)
-        return RankedPeople(user, city_id, vector, target, found, inputs, *scores, shown, left_out, complete)
+        return RankedPeople(
+            user, city_id, vector, target, found, inputs, *scores, online.age_s, shown, left_out, complete
+        )  # fmt: skip
 
     return rank
 
@@ -202,6 +207,7 @@ async def recommend_people(engine: Engine, query: PeopleQuery, now: datetime) ->
             )
             for at, peer in chosen
         ],
+        ranked.age_s,
         next_cursor(query.top_k, _whose(query, city_id), ranked.shown, [peer.user_id for _, peer in chosen]),
         reads.close(),
     )

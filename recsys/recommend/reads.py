@@ -11,7 +11,7 @@ from typing import TypeVar
 from recsys.aggregates.finish import Floats
 from recsys.aggregates.states import Ints
 from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, Unavailable, UnknownUser
-from recsys.online import Candidates, PlaceRow, UserProfile
+from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.recommend.engine import Engine
 from recsys.recommend.fallback import INDEX, LAST_KNOWN, NO_FEATURES, PARTIAL, PROFILES
 from recsys.recommend.work import in_thread
@@ -84,6 +84,12 @@ class Reads:
         """The user and C candidate people with their ties. Blocks."""
         read = self._online(lambda: self._engine.features.rank_people(user_id, ids, self._now, partly=True))
         return self._ranked(user_id, ids, read, people=True)
+
+    @stage("profiles")
+    def user(self, user_id: int) -> UserRow | UserProfile | None:
+        """A user with what they did, or without where that cannot be read; None where unknown. Blocks."""
+        rows = self._online(lambda: self._engine.features.users([user_id], self._now))
+        return self.users([user_id])[0] if rows is None else rows[0]
 
     @stage("profiles")
     def users(self, ids: Sequence[int]) -> list[UserProfile | None]:

@@ -64,7 +64,7 @@ def test_a_primary_is_killed_under_load(filled: Filled, six: Cluster, tmp_path: 
         promoted.append(time.perf_counter() - began)
 
     (tmp_path / "registry.db").write_bytes((filled.data_dir / "registry.db").read_bytes())
-    with serving(tmp_path, six.url, place_cache_s=1.0, timeout_s=0.05) as (_, base):
+    with serving(tmp_path, six.url, feature_cache_s=1.0, timeout_s=0.05) as (_, base):
         client = Client(base)
         for n in range(20):
             assert client.post(*make(n))[0] == 200

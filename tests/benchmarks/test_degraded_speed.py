@@ -74,5 +74,5 @@ def test_a_store_that_freezes_under_load(filled: Filled, own_server: tuple[str, 
         body = {"user_id": n % 50, "city_id": n % 2, "top_k": 5}
         return f"/recommend/{'people' if n % 5 == 0 else 'places'}", body
 
-    with serving(tmp_path, url, place_cache_s=1.0, timeout_s=0.05) as (_, base):
+    with serving(tmp_path, url, feature_cache_s=1.0, timeout_s=0.05) as (_, base):
         frozen_under_load(base, server, make)

@@ -158,25 +158,27 @@ def answered(http: httpx.Client, who: int, told_by: int, n: int, noticed: float)
     return (time.perf_counter() - acked) * 1e3
 
 
-@pytest.mark.parametrize(("place_cache_s", "bar_ms"), [(0.0, 50.0), (1.0, 1_050.0)])
-def test_an_event_is_in_the_next_whole_answer(filled: Filled, tmp_path: Path, place_cache_s: float, bar_ms: float):
+@pytest.mark.parametrize(("feature_cache_s", "bar_ms"), [(0.0, 50.0), (1.0, 1_050.0)])
+def test_an_event_is_in_the_next_whole_answer(filled: Filled, tmp_path: Path, feature_cache_s: float, bar_ms: float):
     """One's own changes the pair, which is read each time; somebody else's the place, which may be cached."""
-    url = filled.redis_url.rsplit("/", 1)[0] + f"/{9 + int(place_cache_s)}"
+    url = filled.redis_url.rsplit("/", 1)[0] + f"/{9 + int(feature_cache_s)}"
     materialized(filled, tmp_path, url)
     took: dict[str, list[float]] = {"one's own": [], "another's": []}
-    noticed = 1e-5 if place_cache_s else 0.0  # without a cache the app's clock stands still
+    noticed = 1e-5 if feature_cache_s else 0.0  # without a cache the app's clock stands still
     with (
-        serving(tmp_path, url, place_cache_s=place_cache_s) as (_, base),
+        serving(tmp_path, url, feature_cache_s=feature_cache_s) as (_, base),
         httpx.Client(base_url=base, timeout=30) as http,
     ):
-        for n in range(20 if place_cache_s else 300):
+        for n in range(20 if feature_cache_s else 300):
             for kind, times in took.items():
-                time.sleep(1.1 * place_cache_s)  # until what earlier events changed is not in the cache any more
+                time.sleep(1.1 * feature_cache_s)  # until what earlier events changed is not in the cache any more
                 who = n % _PEOPLE
                 times.append(answered(http, who, who if kind == "one's own" else (who + 1) % _PEOPLE, n, noticed))
     for kind, times in took.items():
         p50, p99 = np.quantile(times, [0.5, 0.99])
-        print(f"\n{kind} event, places cached {place_cache_s:g} s: in an answer after p50 {p50:.1f}, p99 {p99:.1f} ms")
+        print(
+            f"\n{kind} event, cached {feature_cache_s:g} s: in an answer after p50 {p50:.1f}, p99 {p99:.1f} ms"
+        )
     assert np.quantile(took["one's own"], 0.99) <= 50
     assert np.quantile(took["another's"], 0.99) <= bar_ms
 

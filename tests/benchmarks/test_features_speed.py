@@ -112,7 +112,7 @@ def test_one_user_and_200_candidates_with_their_pairs(default: Default):
 
     def opened(cache_s: float) -> FeatureStore:
         return FeatureStore(
-            ROOT / "feature_repo", data_dir=default.dir, redis_url=default.url, timeout_s=1.0, place_cache_s=cache_s
+            ROOT / "feature_repo", data_dir=default.dir, redis_url=default.url, timeout_s=1.0, feature_cache_s=cache_s
         )
 
     plain, cached, client = opened(0.0), opened(1.0), redis.Redis.from_url(default.url)

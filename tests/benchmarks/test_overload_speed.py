@@ -19,7 +19,7 @@ def test_three_times_the_capacity(filled: Filled, redis_url: str, tmp_path: Path
         return f"/recommend/{'people' if n % 5 == 0 else 'places'}", body
 
     env = {"RECSYS_MAX_IN_FLIGHT": str(MOST)}
-    with serving(tmp_path, url, place_cache_s=1.0, timeout_s=0.05, **env) as (_, base):
+    with serving(tmp_path, url, feature_cache_s=1.0, timeout_s=0.05, **env) as (_, base):
         closed_loop(base, make, clients=4, seconds=1.0)  # warm
         full = closed_loop(base, make, clients=MOST, seconds=SECONDS)
         capacity = len(full.answers) / full.seconds

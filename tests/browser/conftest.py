@@ -30,7 +30,7 @@ BACKWARDS = "\u202eevil\u2066 txet"  # a right-to-left override that nobody clos
 LONG = "A" * 10_000
 SECOND = "second"
 # Features of places as they are, so that two answers to one question agree; and whole answers on a busy machine
-PATIENT = {"RECSYS_PLACE_CACHE_S": "0", "RECSYS_ONLINE_TIMEOUT_MS": "5000", "RECSYS_INDEX_TIMEOUT_MS": "5000"}
+PATIENT = {"RECSYS_FEATURE_CACHE_S": "0", "RECSYS_ONLINE_TIMEOUT_MS": "5000", "RECSYS_INDEX_TIMEOUT_MS": "5000"}
 HOSTILE = (SCRIPT, BACKWARDS, LONG)
 
 

@@ -160,7 +160,7 @@ def test_answers_have_scores_and_ages(client: TestClient):
         more = value(after, "recsys_score_sum", **labels) - value(before, "recsys_score_sum", **labels)
         assert more == pytest.approx(sum(scores))
     ages = "recsys_features_age_seconds_count"
-    assert value(after, ages) - value(before, ages) == 2, "people's features are not kept"
+    assert value(after, ages) - value(before, ages) == 3
 
 
 def test_what_the_parts_count_is_read_from_them(client: TestClient, state: State):

@@ -15,7 +15,7 @@ from feast import FeatureStore as Feast
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
 from feast.repo_config import load_repo_config
 
-from recsys.aggregates import States, finish_places
+from recsys.aggregates import ONLINE_TIE, States, finish_places
 from recsys.errors import DataError, FeatureStoreUnavailable, NotReady
 from recsys.features import FeatureStore, LiveStates, Wanted
 from recsys.features.format import decode, encode, floats, value
@@ -235,28 +235,32 @@ def test_a_view_that_is_not_registered_is_named(tmp_path: Path, redis_url: str):
     empty.close()
 
 
-def test_a_cached_place_is_as_old_as_stated_and_never_older(filled: Filled):
+@pytest.mark.parametrize(
+    ("view", "rank", "own"),
+    [("place_activity", "rank_places", slice(0, 15)), ("user_activity", "rank_people", slice(len(ONLINE_TIE), None))],
+)
+def test_a_cached_candidate_is_as_old_as_stated_and_never_older(filled: Filled, view: str, rank: str, own: slice):
     cached = FeatureStore(
-        ROOT / "feature_repo", data_dir=filled.data_dir, redis_url=filled.redis_url, timeout_s=2.0, place_cache_s=1.0
+        ROOT / "feature_repo", data_dir=filled.data_dir, redis_url=filled.redis_url, timeout_s=2.0, feature_cache_s=1.0
     )
     plain = FeatureStore(ROOT / "feature_repo", data_dir=filled.data_dir, redis_url=filled.redis_url, timeout_s=2.0)
-    live, place, now = LiveStates(plain), np.array([5]), filled.end
-    (before,) = live.read([Wanted("place_activity", (place,))])
-    first = cached.rank_places(1, place, now)
+    live, five, now = LiveStates(plain), np.array([5]), filled.end
+    (before,) = live.read([Wanted(view, (five,))])
+    first = getattr(cached, rank)(1, five, now)
     assert first.age_s == 0
     assert before[0] is not None
     changed = before[0].copy()
     changed[4:8] += 50
     stamp = np.array([int(now.timestamp())])
-    live.write([(Wanted("place_activity", (place,)), [changed], stamp)], end=now, wall=now)
-    again = cached.rank_places(1, place, now + timedelta(seconds=1))
+    live.write([(Wanted(view, (five,)), [changed], stamp)], end=now, wall=now)
+    again = getattr(cached, rank)(1, five, now + timedelta(seconds=1))
     assert again.age_s == 1.0
-    np.testing.assert_array_equal(again.features[:, :15], first.features[:, :15])
-    late = cached.rank_places(1, place, now + timedelta(seconds=1, microseconds=1))
+    np.testing.assert_array_equal(again.features, first.features)
+    late = getattr(cached, rank)(1, five, now + timedelta(seconds=1, microseconds=1))
     assert late.age_s == 0
-    assert (late.features[0, :5] != first.features[0, :5]).any()
-    assert plain.rank_places(1, place, now).age_s == 0
-    live.write([(Wanted("place_activity", (place,)), [before[0]], stamp)], end=now, wall=now)
+    assert (late.features[0, own] != first.features[0, own]).any()
+    assert getattr(plain, rank)(1, five, now).age_s == 0
+    live.write([(Wanted(view, (five,)), [before[0]], stamp)], end=now, wall=now)
     cached.close()
     plain.close()
 

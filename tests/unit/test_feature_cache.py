@@ -1,14 +1,14 @@
-"""What is kept of places, and how often it was of use."""
+"""What is kept of candidates, and how often it was of use."""
 
 import numpy as np
 
-from recsys.features.cache import PlaceCache
+from recsys.features.cache import FeatureCache
 
-SECOND = 1_000_000
+SECOND, WIDTH = 1_000_000, 4
 
 
 def test_what_was_at_hand_and_what_had_to_be_read_are_counted():
-    cache = PlaceCache(1.0)
+    cache = FeatureCache(1.0, WIDTH)
     ids = np.array([3, 1, 2])
     features, missing, age_s = cache.look_up(ids, SECOND)
     assert (cache.hits, cache.misses, missing.tolist(), age_s) == (0, 3, [0, 1, 2], 0.0)
@@ -21,7 +21,7 @@ def test_what_was_at_hand_and_what_had_to_be_read_are_counted():
 
 
 def test_without_a_cache_everything_is_read():
-    cache = PlaceCache(0.0)
+    cache = FeatureCache(0.0, WIDTH)
     ids = np.array([1, 2])
     for times in (1, 2):
         features, missing, _ = cache.look_up(ids, SECOND)
