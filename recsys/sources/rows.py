@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import _sparsetools, csr_array, diags_array
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -36,10 +36,19 @@ def take(rows: csr_array, at: Ints) -> csr_array:
 def times(rows: csr_array, by: csr_array) -> Floats:
     """(B, N) by (N, C) → (B, C), the product, dense.
 
-    Of one row, a request's, it is that of a matrix and a vector: no need to find out first what will not be 0.
+    Of one row, a request's, it is the sum of the rows of `by` that it names. scipy's own loops add them up; what scipy
+    puts around them, to find out what it was given, takes four times as long.
     """
-    out = (rows @ by).toarray() if rows.shape[0] != 1 else (by[rows.indices].T @ rows.data)[None]
-    return np.asarray(out, dtype=np.float32)
+    if rows.shape[0] != 1:
+        return np.asarray((rows @ by).toarray(), dtype=np.float32)
+    named = rows.indices.astype(by.indices.dtype, copy=False)
+    end = np.cumsum(by.indptr[named + 1] - by.indptr[named], dtype=by.indptr.dtype)
+    indptr = np.concatenate([np.zeros(1, dtype=end.dtype), end])
+    indices, data = np.empty(indptr[-1], dtype=by.indices.dtype), np.empty(indptr[-1], dtype=by.dtype)
+    weights, out = rows.data.astype(by.dtype, copy=False), np.zeros(by.shape[1], dtype=by.dtype)
+    _sparsetools.csr_row_index(len(named), named, by.indptr, by.indices, by.data, indices, data)
+    _sparsetools.csc_matvec(len(out), len(named), indptr, indices, data, weights, out)
+    return out[None].astype(np.float32, copy=False)
 
 
 def in_order(product: Any) -> csr_array:
