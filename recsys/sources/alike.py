@@ -1,12 +1,12 @@
 """Whom a user is like, by rare places in common, and where those were."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys.sources.rows import Floats, Ints, row_of, times
+from recsys.sources.rows import Floats, Ints, Row, alike, row_of, times
 
 _PEERS: Final = 200  # of the most alike
 
@@ -31,7 +31,7 @@ class Alike:
         rarity = np.log(max(seen.shape[0], 1) / np.maximum(visitors, 1)).astype(np.float32)
         return cls(rarity, csr_array(_unit(seen, rarity).T), seen, fading)
 
-    def ask(self, users: Ints, seen: csr_array) -> tuple[Floats, Floats]:
+    def ask(self, users: Ints, seen: csr_array | Row) -> tuple[Floats, Floats]:
         """Where the users most alike were: cosines of rarity added up by place (Sarwar et al., EC 2000, user by user).
 
         Args:
@@ -48,13 +48,16 @@ class Alike:
             return nothing, nothing
         peers = np.argpartition(-cosine, k, axis=1)[:, :k]
         value = np.take_along_axis(cosine, peers, axis=1)
-        near = csr_array((value.ravel(), peers.ravel(), np.arange(len(users) + 1) * k), shape=cosine.shape)
+        if len(users) == 1:
+            near = Row(value[0], peers[0], cosine.shape[1])
+        else:
+            near = csr_array((value.ravel(), peers.ravel(), np.arange(len(users) + 1) * k), shape=cosine.shape)
         return times(near, self.seen), times(near, self.fading)
 
 
-def _unit(seen: csr_array, rarity: Floats) -> csr_array:
+def _unit(seen: csr_array | Row, rarity: Floats) -> Any:
     """Rows of rarity where one was, of length 1."""
     data, row = rarity[seen.indices], row_of(seen)
     length = np.sqrt(np.bincount(row, weights=data**2, minlength=seen.shape[0]))
     data = np.divide(data, length[row], out=np.zeros_like(data), where=length[row] > 0)
-    return csr_array((data, seen.indices, seen.indptr), shape=seen.shape)
+    return alike(seen, data)

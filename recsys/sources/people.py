@@ -12,7 +12,7 @@ of friends, paths among friends stay within the city that is asked for.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ArtifactError
 from recsys.sources.fusion import Fusion
-from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, take, times, unpacked
+from recsys.sources.rows import Floats, Ints, Row, alike, binary, matrix, moved, packed, row_of, take, times, unpacked
 
 # Of a pair; of the peer; of the user. Cosines, or logarithms of weighted sums and counts.
 PEOPLE_SIGNALS: Final = (
@@ -115,6 +115,7 @@ class PeopleSources:
         self._met: Floats = (self._rare[outings.place] / np.maximum(came - 1, 1)).astype(np.float32)
         self._visits: Floats = np.log1p(np.asarray(outings.days.sum(axis=1)).ravel()).astype(np.float32)
         self._degree: Floats = np.diff(friends.indptr).astype(np.float32)
+        self._position: Ints = np.zeros(len(home), dtype=np.int64)  # among the people of their city
         self._cities = [self._city(city) for city in range(int(home.max(initial=-1)) + 1)]
 
     @classmethod
@@ -163,6 +164,7 @@ class PeopleSources:
 
     def _city(self, city: int) -> _City:
         members = np.flatnonzero(self.home == city)
+        self._position[members] = np.arange(len(members))
         graph = csr_array(self.friends[members][:, members])
         step = csr_array(graph, copy=True)
         step.data = step.data * _inverse(self._degree[members])[step.indices]
@@ -172,14 +174,15 @@ class PeopleSources:
     def ask(self, users: Ints, city: int) -> Friendly:
         """What the sources say to (B,) users of a city's people."""
         here, degree = self._cities[city], self._degree[users]
-        known = csr_array(take(self.friends, users)[:, here.members])
+        friends = take(self.friends, users)
+        near = self.home[friends.indices] == city
+        known = moved(friends, near, self._position[friends.indices[near]], len(here.members))
         own, per_peer = _inverse(degree), _inverse(self._degree[here.members])
         norm = self._norm[here.members]
         seen, days = take(self._seen, users), take(self.outings.there, users)
         co_visits = times(_weighted(seen, self._squared, self._norm[users]), here.visitors)
-        friends = csr_array(known, copy=True)  # each friend's profile is of length 1, and theirs the mean
-        friends.data = friends.data * norm[friends.indices]
-        profile = _weighted(csr_array(friends @ here.seen), self._squared, own)
+        # each friend's profile is of length 1, and theirs the mean
+        profile = _weighted(_weighted(known, norm) @ here.seen, self._squared, own)
         # people by rows from here on: products of a sparse matrix with one dense column a user
         column = np.ascontiguousarray(known.toarray().T, dtype=np.float32)
         alike = np.ascontiguousarray((co_visits * norm).T, dtype=np.float32)
@@ -214,10 +217,9 @@ class PeopleSources:
         }
         said = rows | {name: values.T for name, values in columns.items()}
         named = {name: np.ascontiguousarray(said[name], dtype=np.float32) for name in PEOPLE_SIGNALS[: len(said)]}
-        position = np.minimum(np.searchsorted(here.members, users), max(len(here.members) - 1, 0))
         mine = self.home[users] == city
         user = np.stack([np.log1p(degree), self._visits[users]], axis=1)
-        return Friendly(city, np.where(mine, position, -1), named, user)
+        return Friendly(city, np.where(mine, self._position[users], -1), named, user)
 
     def candidates(
         self, said: Friendly, size: int, near: Ints | None = None, *, without: npt.NDArray[np.bool_] | None = None
@@ -261,10 +263,7 @@ class PeopleSources:
     def pairs(self, users: Ints, peers: Ints) -> Floats:
         """(L,) and (L,) node numbers → (L, len(PEOPLE_SIGNALS)) float32, the signals of each pair."""
         out = np.zeros((len(users), len(PEOPLE_SIGNALS)), dtype=np.float32)
-        position = np.zeros(len(self.home), dtype=np.int64)
         for city in np.unique(self.home[peers]).tolist():
-            members = self._cities[city].members
-            position[members] = np.arange(len(members))
             here = np.flatnonzero(self.home[peers] == city)
             here = here[np.argsort(users[here], kind="stable")]
             everyone, first, count = np.unique(users[here], return_index=True, return_counts=True)
@@ -273,7 +272,7 @@ class PeopleSources:
                 filled = np.arange(int(count[at].max())) < count[at][:, None]
                 mine = here[first[at][0] : first[at][-1] + count[at][-1]]
                 table = np.zeros(filled.shape, dtype=np.int64)
-                table[filled] = position[peers[mine]]
+                table[filled] = self._position[peers[mine]]
                 out[mine] = self.signals(self.ask(everyone[at], city), table)[filled]
         return out
 
@@ -284,9 +283,9 @@ def _inverse(values: npt.NDArray[np.floating]) -> Floats:
     return out
 
 
-def _weighted(rows: csr_array, by_column: Floats, by_row: Floats | None = None) -> csr_array:
+def _weighted(rows: csr_array | Row, by_column: Floats, by_row: Floats | None = None) -> Any:
     """Rows times a number a column, and one a row."""
     data = rows.data * by_column[rows.indices]
     if by_row is not None:
         data = data * by_row[row_of(rows)]
-    return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
+    return alike(rows, data)

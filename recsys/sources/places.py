@@ -23,7 +23,7 @@ from recsys.sources.alike import Alike
 from recsys.sources.fits import Stated, Traits
 from recsys.sources.fusion import Fusion, top_list
 from recsys.sources.items import TASTES, Kinds, item_models, shares_of, tastes
-from recsys.sources.rows import Floats, Ints, binary, matrix, packed, row_of, take, times, unpacked
+from recsys.sources.rows import Floats, Ints, alike, binary, matrix, packed, row_of, take, times, unpacked
 
 # Of a place relative to its city; of a pair; of a user. Logarithms of counts, shares, or sums of similarities.
 PLACE_SIGNALS: Final = (
@@ -214,11 +214,10 @@ class PlaceSources:
         else:
             similar, ease = (csr_array(x[members][:, members]) for x in fitted[:2])
             directions = fitted[2][members]
-        fading = csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape)
-        alike = Alike.of(seen, fading, visitors)
+        peers = Alike.of(seen, alike(ages, _fading(ages.data)), visitors)
         categories, tags = (Kinds.of(csr_array(rows[members]), visitors) for rows in self._kinds)
         return _City(
-            members, counts, seen, ages, similar, ease, directions, alike, visitors, place, lists, (categories, tags)
+            members, counts, seen, ages, similar, ease, directions, peers, visitors, place, lists, (categories, tags)
         )  # fmt: skip
 
     def ask(self, users: Ints, city: int, counts: csr_array | None = None, ages: csr_array | None = None) -> Said:
@@ -235,7 +234,7 @@ class PlaceSources:
         seen, breadth = binary(counts), np.diff(counts.indptr)
         last = np.full(len(users), np.inf)
         np.minimum.at(last, row_of(ages), ages.data)
-        fading = csr_array((_fading(ages.data), ages.indices, ages.indptr), shape=ages.shape)
+        fading = alike(ages, _fading(ages.data))
         named = {
             "ease": times(seen, here.ease),
             "similar": times(fading, here.similar),

@@ -20,35 +20,87 @@ def matrix(values: npt.NDArray[Any], at: tuple[Ints, Ints], shape: tuple[int, in
     return out
 
 
-def binary(counts: csr_array) -> csr_array:
+class Row:
+    """One row of a CSR matrix, a request's, with what the sources ask of such a matrix.
+
+    scipy finds out of each matrix what it was given, which takes longer than to multiply the row of a request.
+
+    Args:
+        data: (n,) float32. indices: (n,) columns; one may come twice, then its values add up. width: of the matrix.
+    """
+
+    __slots__ = ("data", "indices", "shape")
+
+    def __init__(self, data: Floats, indices: npt.NDArray[Any], width: int) -> None:
+        self.data, self.indices, self.shape = data, indices, (1, width)
+
+    @property
+    def indptr(self) -> Ints:
+        """(2,), as of a matrix of one row."""
+        return np.array([0, len(self.data)])
+
+    def __matmul__(self, by: csr_array | Floats) -> "Row | Floats":
+        """By (N, C) sparse → a row; by (N, C) dense → (1, C)."""
+        if isinstance(by, np.ndarray):
+            return np.asarray(self.data @ by[self.indices])[None]
+        indices, data, indptr = _gathered(self, by)
+        return Row(data * np.repeat(self.data, np.diff(indptr)), indices, by.shape[1])
+
+    def toarray(self) -> Floats:
+        """(1, width)."""
+        return np.bincount(self.indices, self.data, self.shape[1]).astype(np.float32)[None]
+
+
+def binary(counts: csr_array | Row) -> Any:
     """1 wherever there is something."""
-    return csr_array((np.ones(counts.nnz, dtype=np.float32), counts.indices, counts.indptr), shape=counts.shape)
+    return alike(counts, np.ones(len(counts.data), dtype=np.float32))
 
 
-def take(rows: csr_array, at: Ints) -> csr_array:
-    """Some rows. To find out what it was asked for takes scipy longer than to cut out the one row of a request."""
+def alike(rows: csr_array | Row, data: Floats) -> Any:
+    """Other values where these rows have some."""
+    if isinstance(rows, Row):
+        return Row(data, rows.indices, rows.shape[1])
+    return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
+
+
+def take(rows: csr_array, at: Ints) -> Any:
+    """Some rows."""
     if len(at) != 1:
         return csr_array(rows[at])
-    begin, end = rows.indptr[at[0]], rows.indptr[at[0] + 1]
-    return csr_array((rows.data[begin:end], rows.indices[begin:end], (0, end - begin)), shape=(1, rows.shape[1]))
+    part = slice(rows.indptr[at[0]], rows.indptr[at[0] + 1])
+    return Row(rows.data[part], rows.indices[part], rows.shape[1])
 
 
-def times(rows: csr_array, by: csr_array) -> Floats:
-    """(B, N) by (N, C) → (B, C), the product, dense.
+def moved(rows: csr_array | Row, keep: npt.NDArray[np.bool_], columns: Ints, width: int) -> Any:
+    """Of all values those to `keep`, in other `columns` of rows of a `width`."""
+    if isinstance(rows, Row):
+        return Row(rows.data[keep], columns, width)
+    indptr = np.concatenate([[0], np.cumsum(keep)])[rows.indptr]
+    return csr_array((rows.data[keep], columns, indptr), shape=(rows.shape[0], width))
 
-    Of one row, a request's, it is the sum of the rows of `by` that it names. scipy's own loops add them up; what scipy
-    puts around them, to find out what it was given, takes four times as long.
-    """
+
+def times(rows: csr_array | Row, by: csr_array) -> Floats:
+    """(B, N) by (N, C) → (B, C), the product, dense. Of one row, it is the sum of the rows of `by` that it names."""
     if rows.shape[0] != 1:
         return np.asarray((rows @ by).toarray(), dtype=np.float32)
-    named = rows.indices.astype(by.indices.dtype, copy=False)
-    end = np.cumsum(by.indptr[named + 1] - by.indptr[named], dtype=by.indptr.dtype)
-    indptr = np.concatenate([np.zeros(1, dtype=end.dtype), end])
-    indices, data = np.empty(indptr[-1], dtype=by.indices.dtype), np.empty(indptr[-1], dtype=by.dtype)
-    weights, out = rows.data.astype(by.dtype, copy=False), np.zeros(by.shape[1], dtype=by.dtype)
-    _sparsetools.csr_row_index(len(named), named, by.indptr, by.indices, by.data, indices, data)
-    _sparsetools.csc_matvec(len(out), len(named), indptr, indices, data, weights, out)
+    indices, data, indptr = _gathered(rows, by)
+    out = np.zeros(by.shape[1], dtype=by.dtype)
+    weights = rows.data.astype(by.dtype, copy=False)
+    _sparsetools.csc_matvec(len(out), len(weights), indptr, indices, data, weights, out)
     return out[None].astype(np.float32, copy=False)
+
+
+def _gathered(row: csr_array | Row, by: csr_array) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Columns and values of the rows that one row names, one after the other, and where each begins, by scipy's loop.
+
+    What scipy puts around it takes four times as long.
+    """
+    named = row.indices.astype(by.indices.dtype, copy=False)
+    ends = np.cumsum(by.indptr[named + 1] - by.indptr[named], dtype=by.indptr.dtype)
+    indptr = np.concatenate([np.zeros(1, dtype=ends.dtype), ends])
+    indices, data = np.empty(indptr[-1], dtype=by.indices.dtype), np.empty(indptr[-1], dtype=by.dtype)
+    _sparsetools.csr_row_index(len(named), named, by.indptr, by.indices, by.data, indices, data)
+    return indices, data, indptr
 
 
 def in_order(product: Any) -> csr_array:
@@ -58,7 +110,7 @@ def in_order(product: Any) -> csr_array:
     return out
 
 
-def row_of(rows: csr_array) -> Ints:
+def row_of(rows: csr_array | Row) -> Ints:
     """(nnz,) the row of each value."""
     return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
 

@@ -176,9 +176,7 @@ def test_an_event_is_in_the_next_whole_answer(filled: Filled, tmp_path: Path, fe
                 times.append(answered(http, who, who if kind == "one's own" else (who + 1) % _PEOPLE, n, noticed))
     for kind, times in took.items():
         p50, p99 = np.quantile(times, [0.5, 0.99])
-        print(
-            f"\n{kind} event, cached {feature_cache_s:g} s: in an answer after p50 {p50:.1f}, p99 {p99:.1f} ms"
-        )
+        print(f"\n{kind} event, cached {feature_cache_s:g} s: in an answer after p50 {p50:.1f}, p99 {p99:.1f} ms")
     assert np.quantile(took["one's own"], 0.99) <= 50
     assert np.quantile(took["another's"], 0.99) <= bar_ms
 
