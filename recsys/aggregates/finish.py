@@ -64,18 +64,20 @@ class Windows:
         age = now_us // DAY_US - tiles[:, 0]
         self._age_days = (now_us - heads[:, 1]) / DAY_US
         self.known: Bools = there & (self._age_days >= -_SKEW_US / DAY_US) & (self._age_days <= ACTIVITY_TTL / _DAY)
-        self._now_days = now_us / DAY_US
-        self._since = heads[:, 2]
+        # a newcomer's days count from the day they appeared
+        acted = now_us / DAY_US - heads[:, 2]
         self._names = {counter.name: i for i, counter in enumerate(counters)}
         parts = len(TIME_OF_DAY_BUCKETS)
         counts = np.concatenate([tiles[:, 1:], (tiles[:, 1 : 1 + parts] > 0).sum(axis=1, keepdims=True)], axis=1)
         # Tiles are sorted by day, so a window is the end of an owner's rows: the difference of two running sums
         running = np.concatenate([np.zeros((1, counts.shape[1])), np.cumsum(counts, axis=0)])
         stop = np.cumsum(rows)
-        self._sums: dict[int, Doubles] = {}
+        self._sums, self._views, self._days = dict[int, Doubles](), dict[int, Doubles](), dict[int, Doubles]()
         for days in (1, 7, WINDOW_DAYS):
             older = np.bincount(owner[age > days], minlength=len(states))
             self._sums[days] = running[stop] - running[stop - rows + older]
+            self._views[days] = self._sums[days][:, :parts].sum(axis=1)
+            self._days[days] = np.clip(acted, 1, days + now_us / DAY_US % 1)
 
     def sum(self, counter: str, days: int = WINDOW_DAYS) -> Doubles:
         """(N,) a counter's sum over a window."""
@@ -83,8 +85,7 @@ class Windows:
 
     def views(self, days: int = WINDOW_DAYS) -> Doubles:
         """(N,) events in a window."""
-        out: Doubles = self._sums[days][:, : len(TIME_OF_DAY_BUCKETS)].sum(axis=1)
-        return out
+        return self._views[days]
 
     @property
     def sessions(self) -> Doubles:
@@ -92,9 +93,8 @@ class Windows:
         return self._sums[WINDOW_DAYS][:, -1]
 
     def days(self, window: int = WINDOW_DAYS) -> Doubles:
-        """(N,) days of a window on which somebody could act: a newcomer's count from the day they appeared."""
-        whole = window + self._now_days % 1
-        return np.clip(self._now_days - self._since, 1, whole)
+        """(N,) days of a window on which somebody could act."""
+        return self._days[window]
 
     def part(self, i: int) -> Doubles:
         """(N,) share of the events of 28 days that fell into a part of the day."""

@@ -79,10 +79,11 @@ def why_person(user: UserProfile, peer: UserProfile, names: Gazetteer) -> list[s
 def _overlap(a: Floats, b: Floats, names: Sequence[str]) -> list[str]:
     """Names of the strongest common weights, in words."""
     product = a * b
-    top = np.argsort(-product, kind="stable")[:_TAGS]
+    common = np.flatnonzero(product > _OVERLAP)
     if len(names) == 1:  # what everyone shares is no reason
         return []
-    return [names[i].replace("_", " ") for i in top if product[i] > _OVERLAP and _says(names[i])]
+    top = common[np.argsort(-product[common], kind="stable")[:_TAGS]].tolist()
+    return [names[i].replace("_", " ") for i in top if _says(names[i])]
 
 
 def _says(name: str) -> bool:
