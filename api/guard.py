@@ -16,6 +16,7 @@ from api.errors import problem
 from api.keys import Keys, RequireKey, is_open, key_of
 from api.middleware import BodyLimit, LastResort, RequestContext
 from recsys.errors import ConfigError
+from recsys.recommend.fallback import HURRIED
 from recsys.settings import Settings
 
 _RETRY_AFTER_S: Final = 1
@@ -53,13 +54,15 @@ def guard(app: FastAPI, settings: Settings) -> Keys | None:
 class Shed:
     """Refuse with 503 what comes while as many requests as may be are at work. No queue: who waits there is late.
 
+    Before it comes to that, the last third is answered in a hurry, from what is at hand, which takes less time.
+
     Args:
         app: what they ask.
         most: requests at the same time, in this process.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+        self._app, self._most, self._whole = app, most, most - most // 3
         self._at_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,11 +74,13 @@ class Shed:
             refused = problem(503, "too many requests at once", headers={"Retry-After": str(_RETRY_AFTER_S)})
             await refused(scope, receive, send)
             return
+        hurried = HURRIED.set(self._at_work >= self._whole)
         self._at_work += 1
         try:
             await self._app(scope, receive, send)
         finally:
             self._at_work -= 1
+            HURRIED.reset(hurried)
 
 
 class Bucket:

@@ -6,6 +6,7 @@ The version has vectors, profiles of places and cities of users by itself; the p
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -24,15 +25,20 @@ from recsys.taxonomy import CITY, Widths
 INDEX: Final = "index"
 LAST_KNOWN: Final = "online_features:last_known"
 NO_FEATURES: Final = "online_features"
+LOAD: Final = "load"
 PARTIAL: Final = "online_store_partial"
 PROFILES: Final = "online_profiles"
 DEGRADATIONS: Final = {
     LAST_KNOWN: "ranked with the features that the process had read last",
     NO_FEATURES: "no features at hand, so ordered by retrieval alone",
+    LOAD: "more requests at once than can be answered in full: the online store was not asked",
     PARTIAL: "a node of the online store did not answer: its rows are as read last, else as of the version or none",
     PROFILES: "names, categories and tastes are as read last, or as of the version; people may be without a name",
     INDEX: "the index did not answer: the nearest were found among the version's own vectors",
 }
+
+# Of a request: whether to answer from what is at hand, without asking the online store. Set by who lets requests in.
+HURRIED: Final[ContextVar[bool]] = ContextVar("hurried", default=False)
 
 _ENOUGH: Final = 0.5  # share of the candidates with features from which the head ranks with them
 _ROWS: Final = 1 << 17  # of features by id: 10 MB for places; a full table begins anew

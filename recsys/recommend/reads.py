@@ -13,7 +13,7 @@ from recsys.aggregates.states import Ints
 from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, Unavailable, UnknownUser
 from recsys.online import Candidates, PlaceRow, UserProfile, UserRow
 from recsys.recommend.engine import Engine
-from recsys.recommend.fallback import INDEX, LAST_KNOWN, NO_FEATURES, PARTIAL, PROFILES
+from recsys.recommend.fallback import HURRIED, INDEX, LAST_KNOWN, LOAD, NO_FEATURES, PARTIAL, PROFILES
 from recsys.recommend.work import in_thread
 from recsys.stages import stage
 
@@ -32,8 +32,9 @@ class Reads:
     def __init__(self, engine: Engine, now: datetime, *, strict: bool = False) -> None:
         self._engine, self._now, self._strict = engine, now, strict
         self._own, self._guards = engine.own, engine.guards
-        self._without: set[str] = set()
-        self._index_gone = self._online_gone = False
+        hurried = HURRIED.get() and not strict
+        self._without = {LOAD} if hurried else set[str]()
+        self._index_gone, self._online_gone = False, hurried
 
     @property
     def blind(self) -> bool:
@@ -125,6 +126,8 @@ class Reads:
 
     async def unknown(self, user_id: int) -> UnknownUser:
         """The error for someone without a vector: nobody knows them, or they joined after the version was made."""
+        if LOAD in self._without:  # an error is to be right
+            self._online_gone = False
         (row,) = await in_thread(self.users, [user_id])
         version = self._engine.version
         if row is not None:

@@ -7,7 +7,7 @@ from tests.conftest import Filled
 from tests.live import materialized, serving
 from tests.load import closed_loop, open_loop
 
-SECONDS, MOST = 3.0, 16
+SECONDS, CLIENTS = 3.0, 16
 
 
 def test_three_times_the_capacity(filled: Filled, redis_url: str, tmp_path: Path):
@@ -18,10 +18,9 @@ def test_three_times_the_capacity(filled: Filled, redis_url: str, tmp_path: Path
         body = {"user_id": n % 50, "city_id": n % 2, "top_k": 5}
         return f"/recommend/{'people' if n % 5 == 0 else 'places'}", body
 
-    env = {"RECSYS_MAX_IN_FLIGHT": str(MOST)}
-    with serving(tmp_path, url, feature_cache_s=1.0, timeout_s=0.05, **env) as (_, base):
+    with serving(tmp_path, url, feature_cache_s=1.0, timeout_s=0.05) as (_, base):
         closed_loop(base, make, clients=4, seconds=1.0)  # warm
-        full = closed_loop(base, make, clients=MOST, seconds=SECONDS)
+        full = closed_loop(base, make, clients=CLIENTS, seconds=SECONDS)
         capacity = len(full.answers) / full.seconds
         normal = open_loop(base, make, rate=0.5 * capacity, seconds=SECONDS)
         over = open_loop(base, make, rate=3 * capacity, seconds=SECONDS, clients=96)

@@ -20,6 +20,7 @@ from api.keys import Key, Keys, Operator, make
 from api.middleware import RequestContext
 from api.state import State
 from recsys.errors import ConfigError
+from recsys.recommend.fallback import HURRIED
 from recsys.settings import Settings
 from tests.conftest import ROOT
 from tests.contract.test_api import assert_problem
@@ -272,6 +273,35 @@ class TestAtWork:
                 for _ in range(5):  # an answer that fails gives its place back
                     assert (await client.post("/recommend/places", json={"user_id": 10**6})).status_code == 404
                 assert (await client.get("/held")).json() == "done"
+
+        asyncio.run(scenario())
+
+    def test_the_last_third_is_answered_in_a_hurry_and_says_so(self, state: State):
+        async def scenario() -> None:
+            app = app_with(state, max_in_flight=3)
+            arrived, go = asyncio.Semaphore(0), asyncio.Event()
+
+            @app.get("/held")
+            async def held() -> bool:
+                arrived.release()
+                await go.wait()
+                return HURRIED.get()
+
+            transport = httpx.ASGITransport(app)
+            async with (
+                app.router.lifespan_context(app),
+                httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+            ):
+                tasks = []
+                for without in ([], [], ["load"]):
+                    said = (await client.post("/recommend/places", json=ASK)).json()["degraded"]
+                    assert [what for what in said if what == "load"] == without
+                    tasks.append(asyncio.create_task(client.get("/held")))
+                    await arrived.acquire()
+                assert_problem(await client.post("/recommend/places", json=ASK), 503)
+                go.set()
+                assert [(await task).json() for task in tasks] == [False, False, True]
+                assert (await client.post("/recommend/places", json=ASK)).json()["degraded"] == []
 
         asyncio.run(scenario())
 

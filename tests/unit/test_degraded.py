@@ -19,7 +19,18 @@ from recsys.errors import FeatureStoreUnavailable, IndexUnavailable, SafetyUnava
 from recsys.index.server import _ServerReader
 from recsys.online import Candidates
 from recsys.recommend.engine import Engine
-from recsys.recommend.fallback import DEGRADATIONS, INDEX, LAST_KNOWN, NO_FEATURES, PARTIAL, PROFILES, Guards, LastKnown
+from recsys.recommend.fallback import (
+    DEGRADATIONS,
+    HURRIED,
+    INDEX,
+    LAST_KNOWN,
+    LOAD,
+    NO_FEATURES,
+    PARTIAL,
+    PROFILES,
+    Guards,
+    LastKnown,
+)
 from recsys.recommend.groups import recommend_group
 from recsys.recommend.newcomer import NOBODY, WITHOUT, Profile, recommend_to_anybody
 from recsys.recommend.people import PeopleQuery, recommend_people
@@ -276,6 +287,29 @@ def test_with_what_was_read_last_the_answer_is_the_one_of_then(shared: Shared):
         assert now.recommendations == then.recommendations
     later = asyncio.run(recommend_places(engine, PlaceQuery(4), NOW.replace(minute=7)))
     assert later.features_age_s == 7 * 60
+
+
+def test_in_a_hurry_the_store_is_not_asked_and_that_is_said(shared: Shared):
+    held = shared.engine.features
+    features = Lasting(held.user_rows, held.place_rows, pairs={(4, i) for i in range(0, N_PLACES, 7)})
+    engine = live(shared, candidates=N_PLACES, features=features)
+    before = places(engine, PlaceQuery(4)), people(engine, PeopleQuery(4)), group(engine, PlaceQuery(4), [4, 9])
+    asked = list(engine.features.calls)
+    hurried = HURRIED.set(True)
+    try:
+        after = places(engine, PlaceQuery(4)), people(engine, PeopleQuery(4)), group(engine, PlaceQuery(4), [4, 9])
+        assert engine.features.calls == asked
+        for then, now in zip(before, after, strict=True):
+            assert now.degraded == (LOAD, LAST_KNOWN, PROFILES)
+            assert now.recommendations == then.recommendations
+        with pytest.raises(UnknownUser, match=r"there is no user 1000000$"):
+            places(engine, PlaceQuery(1_000_000))
+        assert engine.features.calls == [*asked, "profiles"], "an error is to be right"
+        asyncio.run(explain_place(engine, PlaceQuery(4), 7, NOW))
+        assert len(engine.features.calls) > len(asked) + 1, "what is explained is the whole list"
+    finally:
+        HURRIED.reset(hurried)
+    assert places(engine, PlaceQuery(4)).degraded == ()
 
 
 def test_what_was_read_for_others_is_enough_for_places_but_not_for_people(shared: Shared):
