@@ -20,6 +20,7 @@ from recsys.settings import ROOT, Settings
 _COLORS: Final = {"ok": "green", "warning": "yellow", "error": "red", "not applicable": "dim"}
 _OF_SETTINGS: Final = {
     "settings": serving.settings_agree,
+    "engine": data.engine,
     "landing": data.landing,
     "quality": data.quality,
     "features": data.features,

@@ -14,6 +14,15 @@ from recsys.settings import Settings
 _OLD: Final = timedelta(days=2)  # of features of data that go on
 
 
+def engine(settings: Settings) -> Verdict:
+    """What runs the features' SQL; for Spark, what it needs here."""
+    if settings.engine != "spark":
+        return Verdict("ok", "DuckDB")
+    from recsys.spark import require_spark
+
+    return Verdict("ok", f"Spark, on Java {require_spark()}")
+
+
 def landing(settings: Settings) -> Verdict:
     """What landed, and whether the gate has judged it."""
     from recsys.schemas import TABLES

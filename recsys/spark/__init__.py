@@ -5,6 +5,6 @@ engine for it: it translates a query, runs it over the same parquet files, and l
 """
 
 from recsys.spark.dialect import to_spark
-from recsys.spark.engine import Spark
+from recsys.spark.engine import Spark, require_spark
 
-__all__ = ["Spark", "to_spark"]
+__all__ = ["Spark", "require_spark", "to_spark"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -129,13 +130,9 @@ class Spark:
 
 
 def _session(master: str, memory_limit_gb: float, scratch: Path) -> "SparkSession":
-    try:
-        from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise ConfigError(
-            "RECSYS_ENGINE is spark, and pyspark is not installed: pip install 'recsys[spark]'"
-        ) from error
-    _require_java()
+    require_spark()
+    from pyspark.sql import SparkSession
+
     logging.getLogger("SQLQueryContextLogger").disabled = True  # it prints an error that is raised anyway, with stack
     conf = {
         "spark.app.name": "recsys",
@@ -162,8 +159,17 @@ def _session(master: str, memory_limit_gb: float, scratch: Path) -> "SparkSessio
     return SparkSession.builder.config(map=conf).getOrCreate()
 
 
-def _require_java() -> None:
-    """Say in one sentence what pyspark says in a page."""
+def require_spark() -> int:
+    """Say in one sentence what pyspark says in a page.
+
+    Returns:
+        The version of Java that it would run on.
+
+    Raises:
+        ConfigError: pyspark or Java is missing, or Java is too old.
+    """
+    if find_spec("pyspark") is None:
+        raise ConfigError("RECSYS_ENGINE is spark, and pyspark is not installed: pip install 'recsys[spark]'")
     wanted = f"RECSYS_ENGINE is spark, which needs Java {_JAVA} or newer (apt-get install default-jre-headless)"
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(Path(home) / "bin" / "java" if home else "java")
@@ -174,6 +180,7 @@ def _require_java() -> None:
     if found is None or int(found[1]) < _JAVA:
         said = done.stderr.strip().splitlines()
         raise ConfigError(f"{wanted} (got {said[0] if said else 'no answer'} of {java})")
+    return int(found[1])
 
 
 def _schema(part: Path) -> pa.Schema:

@@ -335,6 +335,16 @@ def written(path: Path, at: datetime) -> None:
     os.utime(path, (at.timestamp(), at.timestamp()))
 
 
+def test_what_spark_needs_is_looked_for_before_a_job_does(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    said(doctor_data.engine(settings), "ok", "DuckDB")
+    spark = settings.model_copy(update={"engine": "spark"})
+    said(doctor_data.engine(spark), "ok", "Spark, on Java ")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(settings.data_dir))
+    (found,) = health.examine({"engine": lambda: doctor_data.engine(spark)})
+    assert (found.state, "needs Java 17 or newer (apt-get install" in found.found) == ("error", True)
+
+
 def test_landing_is_validated_or_not(settings: Settings):
     said(doctor_data.landing(settings), "not applicable", "recsys ingest")
     settings.landing.mkdir(parents=True)
