@@ -7,7 +7,7 @@ from rich.table import Table
 
 from jobs import training_page
 from jobs.opened import load_model, opened
-from jobs.oracle import Oracle, friend_aucs, known_truth, write_lists
+from jobs.oracle import bounds, friend_aucs, known_truth, write_lists
 from jobs.report import Report
 from jobs.scorecard import keep
 from recsys.artifacts import newest, open_artifact
@@ -44,10 +44,10 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
         data, names = lake.fingerprint(), training_page.Names.of(lake)
     with report.stage("evaluate"):
         vectors = embed(model, prepared)
-        result = evaluate(model, prepared, embeddings=vectors, beside=[Oracle(truth, prepared)] if truth else [])
+        result = evaluate(model, prepared, embeddings=vectors, beside=bounds(truth, prepared))
         exact = exact_recall(model, prepared, vectors)
     with report.stage("evaluate cold start"):
-        cold = measure_cold(model, prepared, later, beside=lambda asked: [Oracle(truth, asked)] if truth else [])
+        cold = measure_cold(model, prepared, later, beside=lambda asked: bounds(truth, asked))
     keep(artifact, result, data=data, window=split.test)
     report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
     report["places"] = _rounded(result)

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -21,6 +22,7 @@ from recsys.training.inputs import Prepared
 from recsys.world.truth import Truth, friend_probabilities
 
 LISTS: Final = "oracle.parquet"
+KNOWABLE: Final = "knowable"
 _LISTED: Final = 500  # users or a few more, spread evenly; one is the user of every example
 _USER: Final = 42
 _LENGTH: Final = 30  # places of a list
@@ -35,13 +37,17 @@ class Oracle:
 
     It knows every taste, liking, rhythm and trend, and none of the dice: neither who will be asked along by friends nor
     what a visit leads to.
+
+    Args:
+        truth: of the world. prepared: whom and which window it is measured on.
+        of_visited: without the lasting likings of places where a user never was, since nothing in the data tells them:
+            closer to what could be known, though it still knows tastes outright, of which a model sees only traces.
     """
 
-    name = "oracle"
-
-    def __init__(self, truth: Truth, prepared: Prepared) -> None:
+    def __init__(self, truth: Truth, prepared: Prepared, *, of_visited: bool = False) -> None:
         snapshot = prepared.snapshot
-        self._truth = truth
+        self.name = KNOWABLE if of_visited else "oracle"
+        self._truth, self._visited = truth, prepared.memory.counts if of_visited else None
         self._window = tuple(int(m.timestamp()) * 1_000_000 for m in (snapshot.as_of, snapshot.until))
         self._user_id, self._place_id = (snapshot.data[kind][f"{kind}_id"].numpy() for kind in ("user", "place"))
 
@@ -49,11 +55,21 @@ class Oracle:
         """(B,) users and the (C,) places of one city → (B, C) float64."""
         ids = self._place_id[places.numpy()]
         city = self._truth.cities[int(self._truth.places.city[ids[0]])]
-        shares = self._truth.shares(
-            self._user_id[users.numpy()], city, (self._window[0], self._window[1]), likings=True, positive=True
-        )
         order = np.argsort(city.ids)
-        return torch.from_numpy(shares[:, order[np.searchsorted(city.ids, ids, sorter=order)]])
+        at = order[np.searchsorted(city.ids, ids, sorter=order)]
+        known: bool | npt.NDArray[np.bool_] = True
+        if self._visited is not None:
+            known = np.zeros((len(users), len(city.ids)), dtype=bool)
+            known[:, at] = self._visited[users.numpy()][:, places.numpy()].toarray() > 0
+        shares = self._truth.shares(
+            self._user_id[users.numpy()], city, (self._window[0], self._window[1]), likings=known, positive=True
+        )
+        return torch.from_numpy(shares[:, at])
+
+
+def bounds(truth: Truth | None, prepared: Prepared) -> list[Oracle]:
+    """What to measure beside a model; nothing where no truth is known."""
+    return [] if truth is None else [Oracle(truth, prepared), Oracle(truth, prepared, of_visited=True)]
 
 
 def known_truth(settings: Settings, source: Mapping[str, Any]) -> Truth | None:

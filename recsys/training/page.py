@@ -143,7 +143,7 @@ def _groups(rows: Sequence[Mapping[str, Any]], what: str) -> str:
     if not rows:
         return NOTHING
     methods = list(rows[0]["means"])
-    others = [m for m in methods if m not in ("model", "oracle")]  # the oracle is a bound, nothing to beat
+    others = [m for m in methods if m not in ("model", "oracle", "knowable")]  # these are bounds, nothing to beat
     lines = []
     for row in rows:
         cells = [_interval(row["means"][m], "") for m in methods]

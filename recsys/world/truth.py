@@ -107,7 +107,7 @@ class Truth:
 
     def shares(
         self, users: Ints, city: City, window: tuple[int, int] | None = None, *, slot: int | None = None,
-        likings: bool = False, positive: bool = False,
+        likings: bool | npt.NDArray[np.bool_] = False, positive: bool = False,
     ) -> Doubles:  # fmt: skip
         """How a user's views in a city fall on its places, by what is known before any of them happens.
 
@@ -116,7 +116,8 @@ class Truth:
             city: one of `cities`.
             window: [start, end) in microseconds since 1970; None: the whole horizon.
             slot: the time slot of the views; None: whenever the user goes out.
-            likings: with the lasting likings that no formula explains.
+            likings: with the lasting likings that no formula explains; (B, m): of these places alone, while the others
+                draw as theirs do on average.
             positive: count only views that come to a rating from POSITIVE_RATING on.
 
         Returns:
@@ -126,7 +127,9 @@ class Truth:
         start, end = window or (config.start_us, config.end_us)
         faithful = config.preset == "seed"
         home = np.full(len(users), True) if faithful else self.users.city[users] == city.number
-        extra = city.likings(config, users) if likings else np.zeros((), dtype=np.float32)
+        extra = np.zeros((), dtype=np.float32) if likings is False else city.likings(config, users)
+        if isinstance(likings, np.ndarray):  # the mean of exp(liking / temperature), as a liking
+            extra = np.where(likings, extra, np.float32(numbers.noise**2 / (2 * numbers.temperature)))
         out = np.zeros((len(users), len(city.ids)))
         for season, share in self._seasons(start, end):
             liking = city.taste(Tastes.of(self.users, users, config.turned(season)).visiting(home), numbers) + extra
