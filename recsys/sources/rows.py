@@ -183,6 +183,8 @@ def unpacked(tensors: Mapping[str, torch.Tensor], name: str, shape: tuple[int, i
         ValueError: the parts are no matrix of this shape.
     """
     data, indices, indptr = (tensors[f"{name}.{part}"].numpy() for part in ("data", "indices", "indptr"))
+    if len(data) < np.iinfo(np.int32).max:  # or scipy would widen the columns too, to a half more memory
+        indptr = indptr.astype(np.int32)
     out = csr_array((data, indices, indptr), shape=shape)
     out.check_format(full_check=True)
     return out
