@@ -99,6 +99,12 @@ def test_the_doctor_finds_nothing_wrong_and_touches_nothing(client: httpx.Client
     assert (installed.data / "artifacts" / version / "places.parquet").exists()
 
 
+def test_what_could_be_known_lies_below_what_the_oracle_knows(installed: Installation):
+    places = installed.report("evaluate")["places"]
+    assert places["popularity"]["ndcg"] < places["knowable"]["ndcg"] < places["oracle"]["ndcg"]
+    assert places["random"]["ndcg"] < places["model"]["ndcg"] < places["oracle"]["ndcg"]
+
+
 def test_a_version_that_looks_back_stands_in_a_protocols_table(installed: Installation):
     live = installed.report("publish")["version"]
     back = json.loads(installed.run("train", "--until", "2024-02-26", "--json").stdout)["version"]

@@ -191,6 +191,21 @@ def test_no_query_of_the_lake_sees_the_truth(landing, tmp_path):
             lake.query(f"SELECT * FROM read_parquet('{tmp_path / 'landing' / 'truth' / 'friend_labels.parquet'}')")
 
 
+def test_likings_of_some_places_and_the_mean_of_the_others(truth):
+    city, users, numbers = truth.cities[0], np.flatnonzero(truth.users.city == 0)[:5], CONFIG.numbers
+    window = CONFIG.end_us - DAY_US, CONFIG.end_us
+    known = np.random.default_rng(3).random((len(users), len(city.ids))) < 0.3
+    none, every, some = (truth.shares(users, city, window, slot=2, likings=x) for x in (False, True, known))
+    assert truth.shares(users, city, window, slot=2, likings=np.ones_like(known)) == pytest.approx(every, rel=1e-6)
+    usual = numbers.noise**2 / (2 * numbers.temperature)
+    there = none[0] > 0
+    expected = np.where(known, city.likings(CONFIG, users), usual)[:, there] / numbers.temperature
+    apart = np.log(some[:, there] / none[:, there]) - expected
+    assert np.ptp(apart, axis=1).max() < 1e-3, "but for what makes shares of them, which is each user's own"
+    drawn = np.random.default_rng(4).normal(0, numbers.noise, 400_000)
+    assert np.exp(drawn / numbers.temperature).mean() == pytest.approx(np.exp(usual / numbers.temperature), rel=0.02)
+
+
 def test_likings_do_not_depend_on_who_else_is_drawn(truth):
     city, users = truth.cities[0], np.array([3, 300, 511])
     together = city.likings(CONFIG, users)
