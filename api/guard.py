@@ -20,6 +20,7 @@ from recsys.recommend.fallback import HURRIED
 from recsys.settings import Settings
 
 _RETRY_AFTER_S: Final = 1
+_HURRY_S: Final = 0.25  # so long after a refusal all who come are answered in a hurry
 _METHODS: Final = ("DELETE", "GET", "POST", "PUT")
 _SENT: Final = ("Authorization", "X-API-Key", "X-Request-ID")
 _SHOWN: Final = ("Retry-After", "X-Request-ID")
@@ -54,7 +55,8 @@ def guard(app: FastAPI, settings: Settings) -> Keys | None:
 class Shed:
     """Refuse with 503 what comes while as many requests as may be are at work. No queue: who waits there is late.
 
-    Before it comes to that, the last third is answered in a hurry, from what is at hand, which takes less time.
+    Before it comes to that, the last fifth is answered in a hurry, from what is at hand, which takes less time; and all
+    are for a moment after one was refused.
 
     Args:
         app: what they ask.
@@ -62,19 +64,21 @@ class Shed:
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most, self._whole = app, most, most - most // 3
-        self._at_work = 0
+        self._app, self._most, self._whole = app, most, most - most // 5
+        self._at_work, self._refused_at = 0, -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http" or is_open(scope["path"]) or scope["path"] == _MEASURED:
             await self._app(scope, receive, send)
             return
+        now = time.monotonic()
         if self._at_work >= self._most:
+            self._refused_at = now
             refused = problem(503, "too many requests at once", headers={"Retry-After": str(_RETRY_AFTER_S)})
             await refused(scope, receive, send)
             return
-        hurried = HURRIED.set(self._at_work >= self._whole)
+        hurried = HURRIED.set(self._at_work >= self._whole or now < self._refused_at + _HURRY_S)
         self._at_work += 1
         try:
             await self._app(scope, receive, send)
