@@ -20,7 +20,7 @@ from recsys.recommend.fallback import HURRIED
 from recsys.settings import Settings
 
 _RETRY_AFTER_S: Final = 1
-_HURRY_S: Final = 0.25  # so long after a refusal all who come are answered in a hurry
+_HURRY_S: Final = 0.25  # so long after a refusal others may follow
 _METHODS: Final = ("DELETE", "GET", "POST", "PUT")
 _SENT: Final = ("Authorization", "X-API-Key", "X-Request-ID")
 _SHOWN: Final = ("Retry-After", "X-Request-ID")
@@ -55,8 +55,8 @@ def guard(app: FastAPI, settings: Settings) -> Keys | None:
 class Shed:
     """Refuse with 503 what comes while as many requests as may be are at work. No queue: who waits there is late.
 
-    Before it comes to that, the last fifth is answered in a hurry, from what is at hand, which takes less time; and all
-    are for a moment after one was refused.
+    Before it comes to that, the last fifth is answered in a hurry, from what is at hand, which takes less time. That
+    fifth is for moments: while requests are refused there is none, and all the others are answered in a hurry.
 
     Args:
         app: what they ask.
@@ -73,12 +73,13 @@ class Shed:
             await self._app(scope, receive, send)
             return
         now = time.monotonic()
-        if self._at_work >= self._most:
+        pressed = now < self._refused_at + _HURRY_S
+        if self._at_work >= (self._whole if pressed else self._most):
             self._refused_at = now
             refused = problem(503, "too many requests at once", headers={"Retry-After": str(_RETRY_AFTER_S)})
             await refused(scope, receive, send)
             return
-        hurried = HURRIED.set(self._at_work >= self._whole or now < self._refused_at + _HURRY_S)
+        hurried = HURRIED.set(pressed or self._at_work >= self._whole)
         self._at_work += 1
         try:
             await self._app(scope, receive, send)
