@@ -55,8 +55,8 @@ def guard(app: FastAPI, settings: Settings) -> Keys | None:
 class Shed:
     """Refuse with 503 what comes while as many requests as may be are at work. No queue: who waits there is late.
 
-    Before it comes to that, the last fifth is answered in a hurry, from what is at hand, which takes less time. That
-    fifth is for moments: while requests are refused there is none, and all the others are answered in a hurry.
+    Before it comes to that, the last third is answered in a hurry, from what is at hand, which takes less time. That
+    third is for moments: while requests are refused there is none, and all the others are answered in a hurry.
 
     Args:
         app: what they ask.
@@ -64,7 +64,7 @@ class Shed:
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most, self._whole = app, most, most - most // 5
+        self._app, self._most, self._whole = app, most, most - most // 3
         self._at_work, self._refused_at = 0, -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

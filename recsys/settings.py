@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     rate_limit: float | None = Field(default=None, gt=0, description="requests a second for each API key; unset: any")
     rate_burst: int = Field(default=20, ge=1, le=100_000, description="requests of one API key at once")
     max_in_flight: int = Field(
-        default=20, ge=1, le=10_000, description="requests at work at once, the last fifth in a hurry; more get 503"
+        default=24, ge=1, le=10_000, description="requests at work at once, the last third in a hurry; more get 503"
     )
     request_timeout_s: float = Field(
         default=10.0, gt=0, le=600, description="how long a request may take to arrive, head and body"
