@@ -5,21 +5,21 @@ they are folded in by the features and the few edges that they have by then. Lab
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.errors import DataError
-from recsys.graph import INTERACTS, SOCIAL, PlaceLabels
+from recsys.graph import INTERACTS, SOCIAL
 from recsys.models.backbone import Embeddings
 from recsys.models.fold_in import NewPlaces, NewUsers, fold_in_places, fold_in_users
 from recsys.models.model import RecModel
 from recsys.models.sparse import Relation
 from recsys.training.baselines import Baseline
 from recsys.training.evaluation import Evaluation, embed, evaluate
-from recsys.training.inputs import Prepared, prepare
+from recsys.training.inputs import Prepared
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,9 @@ def measure_cold(
         Nearest("vectors, folded in", vectors),
         Nearest("vectors, whole graph", embed(model, after)),
     ]
-    labels, found = after.snapshot.labels, {}
-    for name, mine in (("users", new.user[labels.user] < 0), ("places", new.place[labels.place] < 0)):
-        kept = PlaceLabels(labels.user[mine], labels.place[mine], labels.rating[mine], labels.slot[mine])
-        asked = prepare(replace(after.snapshot, labels=kept), model.config)
+    found = {}
+    for name, mine in (("users", new.user[after.user] < 0), ("places", new.place[after.place] < 0)):
+        asked = after.only(mine)
         result = evaluate(model, asked, embeddings=vectors, people=False, beside=[*alone, *beside(asked)], seed=seed)
         if result.users:
             found[name] = result

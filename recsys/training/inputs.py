@@ -190,9 +190,17 @@ class Prepared:
                 self.snapshot.data["place"].place_id, window.snapshot.data["place"].place_id[window.place]
             )
             keys.append(_slot_key(user, place, window.slot, n_places)[was & opened])
-        key = torch.unique(torch.cat(keys))
-        user, place, slot, pairs = _positives(key, n_places)
-        return replace(self, user=user, place=place, slot=slot, positive_keys=pairs, slot_keys=key)
+        return self._labelled(torch.unique(torch.cat(keys)))
+
+    def only(self, kept: Tensor) -> "Prepared":
+        """The same moment with those of the (P,) positives alone; its memory and sources are this one's."""
+        out = self._labelled(self.slot_keys[kept])
+        vars(out).update(memory=self.memory, sources=self.sources)
+        return out
+
+    def _labelled(self, slot_keys: Tensor) -> "Prepared":
+        user, place, slot, pairs = _positives(slot_keys, len(self.places.city))
+        return replace(self, user=user, place=place, slot=slot, positive_keys=pairs, slot_keys=slot_keys)
 
     def was_there(self, user: Tensor, place: Tensor) -> Tensor:
         """Bool, in the shape of the inputs: the user had been at the place before the moment."""

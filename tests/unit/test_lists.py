@@ -138,6 +138,18 @@ def test_a_list_learns_what_came_in_later_windows_too() -> None:
     assert bool((wide.liked > narrow.liked).any())
 
 
+def test_some_of_the_positives_alone_are_as_if_there_were_no_other_labels(prepared: Prepared) -> None:
+    snapshot, labels = prepared.snapshot, prepared.snapshot.labels
+    mine = labels.user % 3 == 0
+    few = PlaceLabels(labels.user[mine], labels.place[mine], labels.rating[mine], labels.slot[mine])
+    expected = prepare(replace(snapshot, labels=few), size_config([snapshot], ModelConfig()))
+    found = prepared.only(prepared.user % 3 == 0)
+    assert 0 < len(found.user) < len(prepared.user)
+    for name in ("user", "place", "slot", "positive_keys", "slot_keys"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert found.sources is prepared.sources
+
+
 def test_what_may_be_chance_is_not_clearly_better(prepared: Prepared) -> None:
     window = ranking.Window(lists_of(prepared), lists_of(prepared, fresh=True))
     rng = np.random.default_rng(0)
