@@ -79,7 +79,7 @@ def run(settings: Settings, report: Report, *, until: datetime | None = None) ->
             if not processes.first:
                 shelf.clear()
             _only_first(processes)
-            fitted = finish(learned, on_progress=show)
+            fitted = finish(learned, processes=processes, on_progress=show)
         del train, learned
         shelf.clear()
         with report.stage("embed as of the end"):

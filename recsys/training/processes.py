@@ -22,10 +22,11 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Processes:
-    """All that learn together: this one's number among them, and how many they are."""
+    """All that learn together: this one's number among them, how many they are, and how many on this machine."""
 
     rank: int = 0
     size: int = 1
+    here: int = 1
 
     @property
     def first(self) -> bool:
@@ -83,7 +84,7 @@ def joined(device: Device) -> Iterator[Processes]:
         torch.cuda.set_device(number)
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         distributed.destroy_process_group()
 

@@ -17,6 +17,7 @@ from recsys.training.config import Progress, TrainConfig
 from recsys.training.evaluation import Evaluation, embed, evaluate
 from recsys.training.inputs import Prepared
 from recsys.training.lists import window_lists
+from recsys.training.processes import ALONE, Processes
 from recsys.training.ranking import RankProgress, Window, fit_head, refit_head
 from recsys.training.sampling import step_generator
 from recsys.training.ties import choose_ties, refit_ties
@@ -73,12 +74,15 @@ def fit(
     return finish(learn(train, valid, config, checkpoint=checkpoint, on_progress=on_progress), on_progress=on_progress)
 
 
-def finish(learned: Learned, *, on_progress: Callable[[Progress], None] = lambda _: None) -> Fitted:
+def finish(
+    learned: Learned, *, processes: Processes = ALONE, on_progress: Callable[[Progress], None] = lambda _: None
+) -> Fitted:
     """Train what ranks by the vectors, measure it, and train it once more with the validation window.
 
-    Not kept in the checkpoint: it is short, and begins the same after every resume.
+    Not kept in the checkpoint: it is short, and begins the same after every resume. It is the first process that does
+    this; the others have ended, and leave it their threads.
     """
-    with apart(learned.config):
+    with apart(dataclasses.replace(learned.config, threads=learned.config.threads * processes.here)):
         return _finish(learned, on_progress)
 
 
