@@ -259,7 +259,7 @@ class FriendHead(nn.Module):
 
     Shapes:
         query (..., D), candidate (..., D) unit vectors, context (..., 16), inputs (..., D_PEOPLE_INPUT)
-        → (...), (...) logits
+        → (...), (...) logits; where it does not read signals, inputs may be the online features alone
     """
 
     by_ties: Tensor
@@ -275,9 +275,14 @@ class FriendHead(nn.Module):
         self.ties = TieScorer(config)
         self.register_buffer("by_ties", torch.zeros(2, 2))
 
+    @property
+    def reads_signals(self) -> bool:
+        """Whether the score of friendships decides; else what the sources say of a pair is not looked at."""
+        return bool((self.by_ties[:, 0] > 0).all())
+
     def forward(self, query: Tensor, candidate: Tensor, context: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        if bool((self.by_ties[:, 0] > 0).all()):
+        if self.reads_signals:
             compat, attend = (self.ties(inputs[..., D_ONLINE_PEOPLE:])[..., None] * self.by_ties[:, 0]
                               + self.by_ties[:, 1]).unbind(-1)  # fmt: skip
             return compat, attend

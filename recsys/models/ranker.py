@@ -35,6 +35,11 @@ class Ranker:
         self.config = config
         self._heads = heads.eval()
 
+    @property
+    def reads_signals(self) -> bool:
+        """Whether the friend head looks at what the sources say of a pair."""
+        return self._heads.friend.reads_signals
+
     @classmethod
     def load(cls, artifact: Artifact) -> "Ranker":
         """Read from a model version.

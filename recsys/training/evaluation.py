@@ -307,12 +307,14 @@ def pair_scores(
 ) -> tuple[Tensor, Tensor]:
     """(L,) compatibility and attendance logits of (L,) and (L,) indices, without a context."""
     config, found = ranker.config, []
+    # to ask the sources takes time with the square of a city's people
+    read = prepared.people_inputs if ranker.reads_signals else prepared.snapshot.people_features
     for u, v in zip(torch.split(user, 8192), torch.split(peer, 8192), strict=True):
         found.append(
             ranker.people_logits(
                 embeddings.people[u],
                 embeddings.people[v][:, None],
-                prepared.people_inputs(u, v)[:, None],
+                read(u, v)[:, None],
                 city=prepared.users.city[v],
                 slot=torch.full_like(u, SLOT_NOT_SAID),
                 place=torch.zeros(len(u), config.d_model),

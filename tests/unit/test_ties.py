@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.constants import SLOT_NOT_SAID
 from recsys.graph import FriendLabels, NewTies, Snapshot
 from recsys.models.config import ModelConfig
 from recsys.models.heads import D_PEOPLE_INPUT, FriendHead, TieScorer
@@ -207,6 +208,25 @@ def test_where_nobody_becomes_friends_the_labels_decide(snapshot: Snapshot) -> N
     chosen = choose_ties(model, nobody, nobody, embed(model, nobody), CONFIG, seed=0)
     assert (chosen.by_ties, chosen.new_ties, chosen.auc_pairs, chosen.auc_ties) == (False, 0, None, None)
     assert not bool(model.heads.friend.by_ties.any())
+
+
+def test_where_the_labels_decide_the_sources_are_not_asked_and_nothing_changes(snapshot: Snapshot) -> None:
+    """Asking them takes time with the square of a city's people, for signals that the head does not look at."""
+    prepared = prepare(snapshot, size_config([snapshot], ModelConfig()))
+    model = RecModel(size_config([snapshot], ModelConfig())).eval()
+    embeddings, labels = embed(model, prepared), snapshot.friends
+    ranker, n = Ranker(model.config, model.heads), len(labels.user_u)
+    whole = ranker.people_logits(
+        embeddings.people[labels.user_u], embeddings.people[labels.user_v][:, None],
+        prepared.people_inputs(labels.user_u, labels.user_v)[:, None], city=prepared.users.city[labels.user_v],
+        slot=torch.full((n,), SLOT_NOT_SAID), place=torch.zeros(n, model.config.d_model),
+        tags=torch.zeros(n, model.config.n_tags),
+    )  # fmt: skip
+    prepared.forget()
+    found = people_scores(ranker, embeddings, prepared)
+    assert "people_sources" not in vars(prepared)
+    for one, other in zip(found, whole, strict=True):
+        assert torch.equal(one, other[:, 0])
 
 
 def test_without_labels_nothing_is_chosen(snapshot: Snapshot) -> None:
