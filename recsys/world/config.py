@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from recsys.constants import N_CITIES, N_NEIGHBORHOODS_PER_CITY, N_PLACES, N_USERS
 from recsys.errors import ConfigError
 from recsys.world.names import CITY_NAMES, NEIGHBORHOOD_NAMES
 
 # Goes up whenever the same configuration gives other tables than before.
-GENERATOR_VERSION: Final = 2
+GENERATOR_VERSION: Final = 3
 
 
 def _require(ok: bool, field: str, allowed: str, got: object) -> None:
@@ -41,7 +44,7 @@ class Parameters:
         views_scale: interactions per view of a session (the seed scales down by 10).
         w_interest, w_category, w_location, w_popularity: weights of the preference score; they sum to 1.
         price_aversion: score units that a place loses for each price band above a user's means.
-        drift: share of a user's tastes that has turned into others by the end of the horizon.
+        drift: share of the tastes that has turned into others by the end, of a user who is there from the start.
         noise: standard deviation of a pair's lasting, unexplained liking, in score units.
         temperature: of the softmax over a city's places, in score units.
         popularity_sigma: of the log-normal base popularity.
@@ -202,9 +205,13 @@ class WorldConfig:
         """How many seasons of `SEASON_WEEKS` the horizon has; tastes hold still within one."""
         return math.ceil(self.weeks / SEASON_WEEKS)
 
-    def turned(self, season: int) -> float:
-        """How far tastes have moved by a season: 0 in the first, `drift` in the last."""
-        return self.numbers.drift * season / max(self.seasons - 1, 1)
+    def turned(self, season: int, since: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """(N,) how far tastes have moved by a season from what they were in earlier ones (N,).
+
+        0 until then, and `drift` from the first season to the last.
+        """
+        moved: npt.NDArray[np.float64] = self.numbers.drift * np.maximum(season - since, 0) / max(self.seasons - 1, 1)
+        return moved
 
     @property
     def end(self) -> datetime:

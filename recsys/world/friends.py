@@ -144,7 +144,7 @@ def _places(
     home, season = users.city[group[g, 0]], season_of(config, moment)
     place: npt.NDArray[np.int64] = np.full(len(g), -1)
     for turn in np.unique(season).tolist():
-        tastes = together(users, group, config.turned(turn))
+        tastes = together(config, users, group, turn)
         for city in cities:
             at = np.flatnonzero((home == city.number) & (season == turn))
             if not len(at) or not len(city.ids):
@@ -156,12 +156,12 @@ def _places(
     return place
 
 
-def together(users: Users, group: Ints, turned: float) -> Tastes:
-    """Groups (G, 6) as one each: the mean of the members' tastes, and what the poorest of them can pay."""
+def together(config: WorldConfig, users: Users, group: Ints, season: int) -> Tastes:
+    """Groups (G, 6) as one each in a season: the mean of the members' tastes, and what the poorest of them can pay."""
     member = (group >= 0).astype(np.float32)
     share = (member / member.sum(axis=1, keepdims=True))[:, :, None]
     who = np.maximum(group, 0)
-    each = Tastes.of(users, who.ravel(), turned)
+    each = Tastes.of(config, users, who.ravel(), season)
     return Tastes(
         fine=unit((each.fine.reshape(*who.shape, -1) * share).sum(axis=1)),
         cat=(each.cat.reshape(*who.shape, -1) * share).sum(axis=1),

@@ -165,7 +165,7 @@ def _visits(
             rows = np.searchsorted(who, distinct(user[at]))
             if not len(rows):
                 continue
-            liking = city.taste(Tastes.of(users, who[rows], config.turned(turn)).visiting(home[rows]), numbers)
+            liking = city.taste(Tastes.of(config, users, who[rows], turn).visiting(home[rows]), numbers)
             liking += likings[rows]
             row = _positions(who[rows], user[at])
             sampler = Sampler((liking + city.draw) * np.float32(1 / numbers.temperature), city, numbers.slot_weight)

@@ -2,7 +2,8 @@
 
 score = w_interest * cosine(fine_pref, tags) + w_category * (cat_pref . categories) + w_location * area + w_popularity *
 log(1 + base_popularity) / 10. The first three are the user's *taste*; popularity is the same for everyone. In `city` a
-price above the user's means takes from the taste, and fine_pref and cat_pref drift from season to season.
+price above the user's means takes from the taste, and tastes drift from season to season: from fine_pref and cat_pref,
+which are those of the day when the user joined, as the profile says them.
 """
 
 from dataclasses import dataclass, replace
@@ -53,12 +54,14 @@ class Tastes:
     means: Floats
 
     @classmethod
-    def of(cls, users: Users, rows: Ints, turned: float = 0.0) -> "Tastes":
-        """The tastes of some users (R,) at home, after a share `turned` of them has become others."""
+    def of(cls, config: WorldConfig, users: Users, rows: Ints, season: int) -> "Tastes":
+        """The tastes of some users (R,) at home in a season."""
         fine, cat = users.fine_pref[rows], users.cat_pref[rows]
-        if turned:
-            fine = (1 - turned) * fine + turned * users.later_fine[rows]
-            cat = (1 - turned) * cat + turned * users.later_cat[rows]
+        turned = config.turned(season, season_of(config, users.joined[rows]))[:, None]
+        if turned.any():
+            stays, comes = (1 - turned).astype(np.float32), turned.astype(np.float32)
+            fine = stays * fine + comes * users.later_fine[rows]
+            cat = stays * cat + comes * users.later_cat[rows]
         return cls(unit(fine), cat, users.area[rows], users.means[rows])
 
     def sides(self, numbers: Parameters) -> Floats:
@@ -162,7 +165,7 @@ def pair_taste(config: WorldConfig, users: Users, places: Places, user: Ints, pl
         at = np.flatnonzero(seasons == season)
         p = place[at]
         home = (users.city[user[at]] == places.city[p]) | (config.preset == "seed")  # the seed compares all numbers
-        who = Tastes.of(users, user[at], config.turned(season)).visiting(home)
+        who = Tastes.of(config, users, user[at], season).visiting(home)
         score = numbers.w_interest * np.einsum("ij,ij->i", who.fine, unit(places.tags[p]))
         score += numbers.w_category * np.einsum("ij,ij->i", who.cat, places.categories[p])
         score += numbers.w_location * who.area[np.arange(len(at)), places.neighborhood[p]]

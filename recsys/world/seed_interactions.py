@@ -40,7 +40,7 @@ def block_events(
     for p in np.unique(pool_of):
         pool, chosen = pools[p], np.flatnonzero(pool_of == p)
         # The seed compares neighbourhood numbers across cities too; kept.
-        scores = pool.taste(Tastes.of(users, who[chosen]), numbers) + pool.draw
+        scores = pool.taste(Tastes.of(config, users, who[chosen], 0), numbers) + pool.draw
         scores = np.maximum(scores + pool.likings(config, who[chosen]), 0.0)
         sampler = Sampler(scores / numbers.temperature, pool, slot_weight=0.0)
         row_of = np.full(len(who), -1)

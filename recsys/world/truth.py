@@ -132,7 +132,7 @@ class Truth:
             extra = np.where(likings, extra, np.float32(numbers.noise**2 / (2 * numbers.temperature)))
         out = np.zeros((len(users), len(city.ids)))
         for season, share in self._seasons(start, end):
-            liking = city.taste(Tastes.of(self.users, users, config.turned(season)).visiting(home), numbers) + extra
+            liking = city.taste(Tastes.of(config, self.users, users, season).visiting(home), numbers) + extra
             score = liking + city.draw
             if faithful:
                 mass = np.exp(np.maximum(score, 0.0).astype(np.float64) / numbers.temperature)

@@ -51,7 +51,7 @@ class Users:
 
     Attributes:
         city, neighborhood: (N,) int64, home.
-        cat_pref (N, C_COARSE), fine_pref (N, C_FINE), vibe_pref (N, C_VIBE): float32, sum 1.
+        cat_pref (N, C_COARSE), fine_pref (N, C_FINE), vibe_pref (N, C_VIBE): float32, sum 1; as of joining.
         area: (N, neighborhoods) float32, weights of the neighbourhoods of the home city, sum 1.
         behavior: (N, 5) float32: sessions/week, views/session, likes/session, saves/session, attendances/month.
         joined: (N,) int64, microseconds since 1970.

@@ -60,8 +60,10 @@ def test_utility_is_the_formula_worked_by_hand(preset):
         for p in range(0, 60, 7):
             fine, cat = users.fine_pref[u].astype(float), users.cat_pref[u].astype(float)
             if preset == "city":
-                fine = 0.6 * fine + 0.4 * users.later_fine[u]
-                cat = 0.6 * cat + 0.4 * users.later_cat[u]
+                joined = (users.joined[u] - config.start_us) // (28 * DAY_US)  # tastes drift from then on
+                turned = 0.4 * (2 - joined) / 2
+                fine = (1 - turned) * fine + turned * users.later_fine[u]
+                cat = (1 - turned) * cat + turned * users.later_cat[u]
             score = (
                 n.w_interest * unit(fine) @ unit(places.tags[p].astype(float))
                 + n.w_category * cat @ places.categories[p]
@@ -127,7 +129,7 @@ def test_the_oracle_knows_better_than_popularity_and_than_taste_alone(truth, eve
 
 def test_likely_positives_are_what_a_simulation_finds(truth):
     city, users = truth.cities[0], np.flatnonzero(truth.users.city == 0)[:4]
-    liking = city.taste(Tastes.of(truth.users, users), CONFIG.numbers)
+    liking = city.taste(Tastes.of(CONFIG, truth.users, users, 0), CONFIG.numbers)
     found = truth._likely_positive(users, city, liking)
     liked = affinity(CONFIG, liking, np.full(liking.shape, 0.75))
     rng, rounds = np.random.default_rng(0), 400

@@ -23,7 +23,7 @@ from recsys.taxonomy import CITY
 from recsys.world import Parameters, WorldConfig, generate
 from recsys.world.friends import group_pairs, make_groups, similar
 from recsys.world.places import make_places
-from recsys.world.scoring import Sampler, Tastes, alive, make_cities, pair_taste
+from recsys.world.scoring import Sampler, Tastes, alive, make_cities, pair_taste, season_of, unit
 from recsys.world.social import co_attendance
 from recsys.world.streams import Stream, stream, subset
 from recsys.world.users import make_users
@@ -308,7 +308,7 @@ def test_sampler_draws_by_preference_and_slot():
     config = WorldConfig(users=40, places=60, cities=1, seed=3)
     places, users = make_places(config), make_users(config)
     city = make_cities(config, places)[0]
-    logits = 3.0 * city.taste(Tastes.of(users, np.array([4, 9])), config.numbers) / 0.1
+    logits = 3.0 * city.taste(Tastes.of(config, users, np.array([4, 9]), 0), config.numbers) / 0.1
     n, slot = 200_000, 4
     sampler = Sampler(logits.copy(), city, slot_weight=1.5)
     drawn = sampler.draw(np.random.default_rng(0), np.repeat([0, 1], n), np.full(2 * n, slot))
@@ -321,11 +321,29 @@ def test_sampler_draws_by_preference_and_slot():
         assert np.abs(found - expected).max() < 5 * np.sqrt(expected.max() / n)
 
 
+def test_tastes_drift_from_what_the_profile_says_on_the_day_of_joining():
+    config = WorldConfig(users=400, places=40, cities=1, seed=3)
+    users, last = make_users(config), config.seasons - 1
+    joined = season_of(config, users.joined)
+    late = np.flatnonzero((joined > 0) & (joined < last))
+    assert len(late) > 5
+    for u in late.tolist():
+        for season in range(config.seasons):
+            tastes = Tastes.of(config, users, np.array([u]), season)
+            share = config.numbers.drift * max(season - joined[u], 0) / last
+            fine = (1 - share) * users.fine_pref[u] + share * users.later_fine[u]
+            assert np.allclose(tastes.fine[0], fine / np.linalg.norm(fine), atol=1e-6)
+            assert np.allclose(tastes.cat[0], (1 - share) * users.cat_pref[u] + share * users.later_cat[u], atol=1e-6)
+    there = np.flatnonzero(joined == 0)[:5]
+    fine = 0.6 * users.fine_pref[there] + 0.4 * users.later_fine[there]
+    assert np.allclose(Tastes.of(config, users, there, last).fine, unit(fine), atol=1e-6)
+
+
 def test_taste_of_a_block_is_the_seeds_score_pair_by_pair():
     config = WorldConfig(preset="seed", users=30, places=40, cities=2, seed=5)
     places, users = make_places(config), make_users(config)
     for city in make_cities(config, places):
-        scores = city.taste(Tastes.of(users, np.arange(30)), config.numbers) + city.draw
+        scores = city.taste(Tastes.of(config, users, np.arange(30), 0), config.numbers) + city.draw
         for u in range(0, 30, 7):
             for i, p in enumerate(city.ids):
                 interest = cosine(users.fine_pref[u], places.tags[p])
