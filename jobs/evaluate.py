@@ -18,6 +18,7 @@ from recsys.training.evaluation import METRICS, Evaluation, embed, evaluate
 from recsys.training.inputs import prepare
 from recsys.training.picture import vector_maps, worst_users
 from recsys.training.retrieval import exact_recall
+from recsys.training.shelf import Shelf
 from recsys.training.snapshots import split_weeks, take_snapshot
 
 _PEOPLE = ("friend_auc", "attend_auc", "attend_auc_compatible", "friend_ece", "attend_ece")
@@ -33,21 +34,25 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
     artifact = open_artifact(settings.artifacts, version or newest(settings.artifacts))
     model = load_model(artifact)
     truth = known_truth(settings, read_source(settings.lake))
-    with opened(settings) as (lake, store):
+    files = settings.data_dir / "checkpoints" / f"{artifact.version}.evaluate"
+    with Shelf(files) as shelf, opened(settings) as (lake, store):
         artifact.require_taxonomy(lake.taxonomy())
-        split = split_weeks(*lake.horizon())
+        split, data, names = split_weeks(*lake.horizon()), lake.fingerprint(), training_page.Names.of(lake)
         with report.stage("snapshot at the cut"):
-            prepared = prepare(take_snapshot(lake, store, *split.test), model.config)
+            prepared = shelf.put(prepare(take_snapshot(lake, store, *split.test), model.config))
+        with report.stage("evaluate"):
+            vectors = embed(model, prepared)
+            result = evaluate(model, prepared, embeddings=vectors, beside=bounds(truth, prepared))
+            exact = exact_recall(model, prepared, vectors)
+            worst = worst_users(model, prepared, vectors, result, cities=names.cities, places=names.places)
+        prepared.forget()  # nothing below asks its sources, and the next snapshot is as large
+        shelf.rest()
         seen = split.test[0] + timedelta(days=(split.test[1] - split.test[0]).days // 2)
         with report.stage("snapshot of whom the cut did not know"):
-            later = prepare(take_snapshot(lake, store, seen, split.test[1]), model.config)
-        data, names = lake.fingerprint(), training_page.Names.of(lake)
-    with report.stage("evaluate"):
-        vectors = embed(model, prepared)
-        result = evaluate(model, prepared, embeddings=vectors, beside=bounds(truth, prepared))
-        exact = exact_recall(model, prepared, vectors)
-    with report.stage("evaluate cold start"):
-        cold = measure_cold(model, prepared, later, beside=lambda asked: bounds(truth, asked))
+            later = shelf.put(prepare(take_snapshot(lake, store, seen, split.test[1]), model.config))
+        with report.stage("evaluate cold start"):
+            cold = measure_cold(model, prepared, later, beside=lambda asked: bounds(truth, asked))
+        del later
     keep(artifact, result, data=data, window=split.test)
     report.update(version=artifact.version, test_from=split.test[0].isoformat(), users=result.users)
     report["places"] = _rounded(result)
@@ -66,7 +71,7 @@ def run(settings: Settings, report: Report, *, version: str | None = None) -> No
             settings.reports, artifact.version, artifact.manifest["metrics"], names, result, prepared.snapshot,
             weeks="test weeks", window=split.test,
             maps=vector_maps(prepared, vectors, cities=names.cities, categories=names.categories),
-            worst=worst_users(model, prepared, vectors, result, cities=names.cities, places=names.places),
+            worst=worst,
         )  # fmt: skip
     report.console.print(_table(result), _people_table(people), _cold_table(cold, seen))
 

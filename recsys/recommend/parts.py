@@ -16,13 +16,13 @@ from recsys.constants import SLOT_NOT_SAID
 from recsys.recommend.engine import Engine
 from recsys.recommend.people import PeopleQuery, RankedPeople, score_people
 from recsys.recommend.ranking import PlaceQuery, Ranked
-from recsys.sources import ASKED, PEOPLE_SIGNALS, PLACE_FITS, PLACE_SIGNALS
+from recsys.sources import ASKED, LATENT_SIGNALS, PEOPLE_SIGNALS, PLACE_FITS, PLACE_SIGNALS
 from recsys.stages import stage
 
 VECTOR, CONTEXT, FRIENDS = "vector", "context", "friends"
 _SIGNALS: Final = {
     "popularity": ("visitors", "visitors_90d", "visitors_28d", "visits_a_visitor"),
-    "similar_places": ("ease", "cosine", "cosine_recent", "taste", "alike", "alike_recent"),
+    "similar_places": ("ease", "cosine", "cosine_recent", *LATENT_SIGNALS, "alike", "alike_recent"),
     FRIENDS: ("friends", "friends_share"),
     "category": ("category", "category_lift", "tag", "tag_lift"),
     "own_visits": ("own_count", "own_share", "own_recency"),

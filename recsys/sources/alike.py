@@ -13,13 +13,15 @@ _PEERS: Final = 200  # of the most alike
 
 @dataclass(frozen=True)
 class Alike:
-    """The users of one city's places: N users, C places.
+    """The users of one city's places: P of all N users were at one of C places.
 
     Attributes:
-        rarity: (C,) log of users over visitors. by_place: CSR (C, N), each user's places by rarity, of length 1.
-        seen: CSR (N, C), 1 where one was. fading: the same, less the longer ago.
+        people: (P,) their numbers, ascending.
+        rarity: (C,) log of N over visitors. by_place: CSR (C, P), each one's places by rarity, of length 1.
+        seen: CSR (P, C), 1 where one was. fading: the same, less the longer ago.
     """
 
+    people: Ints
     rarity: Floats
     by_place: csr_array
     seen: csr_array
@@ -27,26 +29,30 @@ class Alike:
 
     @classmethod
     def of(cls, seen: csr_array, fading: csr_array, visitors: Ints) -> "Alike":
-        """Of who was where."""
+        """Of who was where: CSR (N, C) twice, and (C,)."""
         rarity = np.log(max(seen.shape[0], 1) / np.maximum(visitors, 1)).astype(np.float32)
-        return cls(rarity, csr_array(_unit(seen, rarity).T), seen, fading)
+        people = np.flatnonzero(np.diff(seen.indptr))
+        seen, fading = csr_array(seen[people]), csr_array(fading[people])
+        return cls(people, rarity, csr_array(_unit(seen, rarity).T), seen, fading)
 
     def ask(self, users: Ints, seen: csr_array | Row) -> tuple[Floats, Floats]:
         """Where the users most alike were: cosines of rarity added up by place (Sarwar et al., EC 2000, user by user).
 
         Args:
-            users: (B,) rows that are no peers of their own. seen: CSR (B, C), where they were by now.
+            users: (B,) numbers, who are no peers of their own. seen: CSR (B, C), where they were by now.
 
         Returns:
             (B, C) whenever that was, and (B, C) fading.
         """
-        cosine = times(_unit(seen, self.rarity), self.by_place)
-        cosine[np.arange(len(users)), users] = 0
-        k = min(_PEERS, cosine.shape[1] - 1)
-        if k < 1:
+        k = min(_PEERS, len(self.people))
+        if k == 0:
             nothing = np.zeros(seen.shape, dtype=np.float32)
             return nothing, nothing
-        peers = np.argpartition(-cosine, k, axis=1)[:, :k]
+        cosine = times(_unit(seen, self.rarity), self.by_place)
+        at = np.minimum(np.searchsorted(self.people, users), len(self.people) - 1)
+        themselves = np.flatnonzero(self.people[at] == users)
+        cosine[themselves, at[themselves]] = 0
+        peers = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
         value = np.take_along_axis(cosine, peers, axis=1)
         if len(users) == 1:
             near = Row(value[0], peers[0], cosine.shape[1])

@@ -7,11 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import svds
 
 from recsys.sources.rows import Floats, Ints, matrix, row_of, strongest
 
-TASTES: Final = 64  # directions that `tastes` keeps
 _NEIGHBOURS: Final = 200  # of a place, by each similarity
 _PENALTY: Final = 500.0  # of EASE
 _EASE_LIMIT: Final = 12_000  # side of the matrix to invert: 0.6 GB in float32, and two more beside it
@@ -83,30 +81,3 @@ def _ease(x: csr_array) -> Floats:
     weights: Floats = inverse / -inverse.diagonal()[None]
     np.fill_diagonal(weights, 0)
     return weights
-
-
-def tastes(seen: csr_array, visitors: Ints) -> Floats:
-    """What many have in common, as the main directions of who was where: what a pair of places is too rare to tell.
-
-    The ideal low-pass filter of "How powerful is graph convolution for recommendation?" (Shen et al., CIKM 2021), by
-    itself: with V the first right singular vectors of the visits over the roots of both sides' numbers, and D the
-    places' visitors, a user's visits x become x D^-1/2 V Vᵀ D^1/2.
-
-    Args:
-        seen: CSR (N, C), 1 where a user was. visitors: (C,).
-
-    Returns:
-        F = D^-1/2 V, (C, TASTES) float32: what x becomes is (x F) Fᵀ D. Columns that a small city lacks are 0.
-    """
-    out = np.zeros((len(visitors), TASTES), dtype=np.float32)
-    rows, there = np.diff(seen.indptr) > 0, np.flatnonzero(visitors > 0)
-    x = csr_array(seen[rows][:, there], dtype=np.float64)
-    k = min(TASTES, min(x.shape) - 1)
-    if k < 1:
-        return out
-    scale = 1 / np.sqrt(visitors[there])
-    x = csr_array(diags_array(1 / np.sqrt(np.diff(x.indptr))) @ x @ diags_array(scale))
-    # begins at a vector of its own, so the same visits always make the same factors
-    _, _, directions = svds(x, k=k, v0=np.ones(min(x.shape)))
-    out[there, :k] = directions.T * scale[:, None]
-    return out

@@ -22,13 +22,14 @@ from recsys.errors import ArtifactError
 from recsys.sources.alike import Alike
 from recsys.sources.fits import Stated, Traits
 from recsys.sources.fusion import Fusion, top_list
-from recsys.sources.items import TASTES, Kinds, item_models, shares_of, tastes
+from recsys.sources.items import Kinds, item_models, shares_of
+from recsys.sources.latent import LATENT_SIGNALS, WIDTH, Latent
 from recsys.sources.rows import Floats, Ints, alike, binary, matrix, packed, row_of, take, times, unpacked
 
 # Of a place relative to its city; of a pair; of a user. Logarithms of counts, shares, or sums of similarities.
 PLACE_SIGNALS: Final = (
     "visitors", "visitors_90d", "visitors_28d", "visits_a_visitor",
-    "ease", "cosine", "cosine_recent", "taste", "alike", "alike_recent", "friends", "friends_share",
+    "ease", "cosine", "cosine_recent", *LATENT_SIGNALS, "alike", "alike_recent", "friends", "friends_share",
     "category", "category_lift", "tag", "tag_lift",
     "own_count", "own_share", "own_recency",
     "breadth", "friends_known", "silence",
@@ -83,7 +84,7 @@ class _City:
     ages: csr_array
     similar: csr_array
     ease: csr_array
-    tastes: Floats
+    latent: Latent
     alike: Alike
     visitors: Ints
     place: Floats
@@ -99,7 +100,8 @@ class Said:
         city: its number.
         named: by source of PLACE_SOURCES, in its order from "ease" to "own", what it says.
         cosine: similarity to all where one was. age: days since the last visit, 0 without one.
-        taste: by the city's main directions. alike: where the users most alike were, and the same fading.
+        latent: (B, WIDTH), what visits come to in the few numbers that places have.
+        alike: where the users most alike were, and the same fading.
         kinds: (B, K) and (B, T), visits by category and by tag, in all cities.
         user: (B, 4): the signals that are the user's alone, and 1 / friends.
     """
@@ -108,7 +110,7 @@ class Said:
     named: Mapping[str, Floats]
     cosine: Floats
     age: Floats
-    taste: Floats
+    latent: Floats
     alike: tuple[Floats, Floats]
     kinds: tuple[Floats, Floats]
     user: Floats
@@ -119,7 +121,7 @@ class PlaceSources:
 
     Args:
         memory: what was known then.
-        fitted: of all cities similar and ease, CSR (M, M), and tastes, (M, TASTES), where they were fitted before;
+        fitted: of all cities similar and ease, CSR (M, M), and latent rows, (M, WIDTH), where they were fitted before;
             None: fit them.
     """
 
@@ -140,12 +142,12 @@ class PlaceSources:
         """
         try:
             city = tensors["city"].numpy().astype(np.int64)
-            of_places = categories, tags, directions = [tensors[x].numpy() for x in ("categories", "tags", "tastes")]
+            of_places = categories, tags, latent = [tensors[x].numpy() for x in ("categories", "tags", "latent")]
             ones = [tensors[x].numpy().astype(np.int64) for x in _ONES]
             if any(len(x) != len(city) for x in (*of_places, *ones)) or city.min(initial=0) < 0:
                 raise ValueError(f"{[x.shape for x in of_places]} of {len(city)} places, cities from {min(city)}")
-            if directions.shape[1:] != (TASTES,):
-                raise ValueError(f"tastes {directions.shape}")
+            if latent.shape[1:] != (WIDTH,):
+                raise ValueError(f"latent {latent.shape}")
             n_users = len(tensors["friends.indptr"]) - 1
             counts = unpacked(tensors, "counts", (n_users, len(city)))
             ages = csr_array((tensors["ages"].numpy(), counts.indices, counts.indptr), shape=counts.shape)
@@ -154,15 +156,15 @@ class PlaceSources:
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"these are no tensors of the sources: {error!r}") from error
         memory = Memory(counts, ages, friends, city, Traits(categories, tags, *ones))
-        return cls(memory, (similar, ease, directions))
+        return cls(memory, (similar, ease, latent))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What `load` takes: who had been where, who knew whom, and what takes long to fit.
 
         Returns:
             CSR matrices as `rows.packed` names their parts: counts, friends, similar, ease; ages (nnz,) float32 in the
-            pattern of counts; city, area, price and slot (M,) int32; categories (M, K), tags (M, T) and tastes
-            (M, TASTES) float32. A city's lists and popularity follow.
+            pattern of counts; city, area, price and slot (M,) int32; categories (M, K), tags (M, T) and latent
+            (M, WIDTH) float32. A city's lists and popularity follow.
         """
         memory, n = self.memory, len(self.memory.city)
         out = {
@@ -173,10 +175,10 @@ class PlaceSources:
             "categories": torch.from_numpy(memory.traits.categories),
             "tags": torch.from_numpy(memory.traits.tags),
             **{name: torch.from_numpy(getattr(memory.traits, name).astype(np.int32)) for name in _ONES},
-            "tastes": torch.zeros(n, TASTES),
+            "latent": torch.zeros(n, WIDTH),
         }
         for here in self._cities:
-            out["tastes"][torch.from_numpy(here.members)] = torch.from_numpy(here.tastes)
+            out["latent"][torch.from_numpy(here.members)] = torch.from_numpy(here.latent.rows)
         for name in ("similar", "ease"):
             parts = [(getattr(here, name), here.members) for here in self._cities]
             row = [members[row_of(x)] for x, members in parts]
@@ -210,14 +212,14 @@ class PlaceSources:
         lists = tuple(top_list(x) for x in (visitors, late))
         seen = binary(counts)
         if fitted is None:
-            (similar, ease), directions = item_models(seen, visitors), tastes(seen, visitors)
+            (similar, ease), latent = item_models(seen, visitors), Latent.fit(seen, visitors)
         else:
             similar, ease = (csr_array(x[members][:, members]) for x in fitted[:2])
-            directions = fitted[2][members]
+            latent = Latent.of(fitted[2][members], visitors)
         peers = Alike.of(seen, alike(ages, _fading(ages.data)), visitors)
         categories, tags = (Kinds.of(csr_array(rows[members]), visitors) for rows in self._kinds)
         return _City(
-            members, counts, seen, ages, similar, ease, directions, peers, visitors, place, lists, (categories, tags)
+            members, counts, seen, ages, similar, ease, latent, peers, visitors, place, lists, (categories, tags)
         )  # fmt: skip
 
     def ask(self, users: Ints, city: int, counts: csr_array | None = None, ages: csr_array | None = None) -> Said:
@@ -243,14 +245,12 @@ class PlaceSources:
         }
         friends = self._friends[users]
         alone = [np.log1p(breadth), friends[:, 0], np.exp(-last / _OWN_DAYS), friends[:, 1]]
-        # as a share of a user's visits, or who was at many places would have more of every taste
-        mine = (seen @ here.tastes) / np.sqrt(np.maximum(breadth, 1)).astype(np.float32)[:, None]
         return Said(
             city,
             named,
             times(seen, here.similar) / np.maximum(breadth, 1).astype(np.float32)[:, None],
             ages.toarray(),
-            (mine @ here.tastes.T) * here.visitors.astype(np.float32),
+            here.latent.ask(seen),
             here.alike.ask(users, seen),
             (times(everywhere, self._kinds[0]), times(everywhere, self._kinds[1])),
             np.stack(alone, axis=1).astype(np.float32),
@@ -308,7 +308,7 @@ class PlaceSources:
             ease,
             np.take_along_axis(said.cosine, places, axis=1),
             similar,
-            np.take_along_axis(said.taste, places, axis=1),
+            *np.moveaxis(here.latent.signals(said.latent, places), 2, 0),
             *(np.take_along_axis(x, places, axis=1) for x in said.alike),
             np.log1p(friends),
             friends * said.user[:, 3:],

@@ -25,7 +25,7 @@ from recsys.training.lists import city_lists
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("recall", "ndcg", "candidate_recall")
-MOST_USERS: Final = 20_000  # measured unless told otherwise: a mean over as many is known to about ± .004
+MOST_USERS: Final = 10_000  # measured unless told otherwise: a mean over as many is known to about ± .005
 _BLOCK = 512  # users scored against their city's catalogue at once
 _HEAD_BLOCK = 48  # users whose candidates go through the head at once: 48 × 200 rows of 256 floats stay in cache
 

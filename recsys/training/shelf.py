@@ -8,7 +8,7 @@ import dataclasses
 import mmap
 import shutil
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ _LEAST: Final = 64 * 2**20  # bytes; smaller tensors stay in memory
 
 
 class Shelf:
-    """Files of one run's tensors.
+    """Files of one run's tensors; as a context, until its end.
 
     Args:
         folder: is emptied, and made when something is put there; None: all stays in memory.
@@ -32,6 +32,12 @@ class Shelf:
         self._folder, self._least = folder, least
         self._maps: list[mmap.mmap] = []  # kept with their tensors' addresses: none is another tensor's meanwhile
         self._there: set[int] = set()
+        self.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.clear()
 
     def put(self, value: T) -> T:

@@ -9,7 +9,8 @@ from scipy.sparse import csr_array
 
 from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources, Said
 from recsys.sources.alike import Alike
-from recsys.sources.items import TASTES
+from recsys.sources.als import als_factors
+from recsys.sources.latent import FACTORS, LATENT_SIGNALS, TASTE_WIDTHS, TASTES, Latent
 from recsys.training.place_baselines import ItemKNN
 from tests.parts import traits
 
@@ -49,7 +50,7 @@ def sources(memory: Memory) -> PlaceSources:
 
 def test_what_the_sources_say_to_one_is_what_they_say_to_one_among_many(sources: PlaceSources) -> None:
     def parts(said: Said) -> list[np.ndarray]:
-        alone = [getattr(said, name) for name in ("cosine", "age", "taste", "user")]
+        alone = [getattr(said, name) for name in ("cosine", "age", "latent", "user")]
         return [*said.named.values(), *alone, *said.alike, *said.kinds]
 
     many = parts(sources.ask(np.arange(N), 0))
@@ -137,34 +138,65 @@ def test_ease_is_its_closed_form_without_what_is_negative(memory: Memory, users:
 def test_taste_is_the_low_pass_filter_of_the_visits() -> None:
     """More places than directions, so that some of what was seen is left out."""
     rng = np.random.Generator(np.random.Philox(1))
-    n, m, kinds = 120, 90, np.ones((90, 1), dtype=np.float32)
-    keys, none = np.unique(rng.integers(0, n, 900) * m + rng.zipf(1.4, 900) % m), np.zeros(0, dtype=np.int64)
+    n, m, kinds = 240, 200, np.ones((200, 1), dtype=np.float32)
+    keys, none = np.unique(rng.integers(0, n, 3000) * m + rng.zipf(1.3, 3000) % m), np.zeros(0, dtype=np.int64)
     ones, city = np.ones(len(keys), dtype=np.float32), np.zeros(m, dtype=np.int64)
     sources = PlaceSources(Memory.of((keys // m, keys % m), ones, ones, (none, none), city, traits(kinds, kinds), n))
     x = np.zeros((n, m))
     x[keys // m, keys % m] = 1
     visits, visitors = np.maximum(x.sum(axis=1), 1), np.maximum(x.sum(axis=0), 1)
     _, _, v = np.linalg.svd(x / np.sqrt(visits)[:, None] / np.sqrt(visitors))
-    low = v[:TASTES].T @ v[:TASTES]
-    expected = (x / np.sqrt(visits)[:, None] / np.sqrt(visitors)) @ low * np.sqrt(visitors)
     got = sources.signals(sources.ask(np.arange(n), 0), np.tile(np.arange(m), (n, 1)))
-    np.testing.assert_allclose(got[..., PLACE_SIGNALS.index("taste")], expected, atol=1e-4)
+    assert m > TASTES
+    for width in TASTE_WIDTHS:
+        low = v[:width].T @ v[:width]
+        expected = (x / np.sqrt(visits)[:, None] / np.sqrt(visitors)) @ low * np.sqrt(visitors)
+        np.testing.assert_allclose(got[..., PLACE_SIGNALS.index(f"taste_{width}")], expected, atol=1e-4)
+
+
+def test_factors_are_those_of_least_squares_also_of_somebody_it_never_saw() -> None:
+    """Nearly what the iterations end with, and exactly the users' side of one: eq. 4 of Hu et al. written out."""
+    rng = np.random.Generator(np.random.Philox(3))
+    n, m, users, places = 300, 60, rng.integers(0, 3, 300), rng.integers(0, 3, 60)
+    seen = (rng.random((n, m)) < np.where(users[:, None] == places, 0.4, 0.03)).astype(np.float32)
+    seen[7] = seen[:, 11] = 0  # somebody who was nowhere, and a place where nobody was
+    latent = Latent.fit(csr_array(seen), seen.sum(axis=0).astype(np.int64))
+    said = latent.ask(csr_array(seen))
+    got = latent.signals(said, np.tile(np.arange(m), (n, 1)))[..., LATENT_SIGNALS.index("als")]
+    y = latent.rows[:, -FACTORS:].astype(np.float64)
+    normal = y.T @ y + 30 * np.eye(FACTORS)
+    for user in range(0, n, 29):
+        there = y[seen[user] > 0]
+        x = np.linalg.solve(normal + 10 * there.T @ there, 11 * there.sum(axis=0))
+        np.testing.assert_allclose(got[user], y @ x, atol=1e-5)
+    x, y = als_factors(csr_array(seen), factors=FACTORS, regularization=30, alpha=10, iterations=15, exact=True)
+    assert np.corrcoef((x @ y.T).ravel(), got.ravel())[0, 1] > 0.99
+    assert (got[7] == 0).all()
+    assert (got[:, 11] == 0).all()
+    same = users[:, None] == places
+    assert got[same & (seen == 0)].mean() > got[~same & (seen == 0)].mean() + 0.1
 
 
 def test_alike_are_the_nearest_alone() -> None:
     """Of more users than count, those of the highest cosine, and nobody is one's own peer."""
     rng = np.random.Generator(np.random.Philox(2))
     seen = (rng.random((300, 40)) < 0.2).astype(np.float32)
+    seen[1::9] = 0  # who were nowhere are nobody's peers
     rows = csr_array(seen)
     alike = Alike.of(rows, csr_array(rows * 0.5), seen.sum(axis=0).astype(np.int64))
     ever, fading = alike.ask(np.arange(5), csr_array(seen[:5]))
     unit = seen * np.log(300 / seen.sum(axis=0))
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
     cosine = unit[:5] @ unit.T
     cosine[np.arange(5), np.arange(5)] = 0
     cosine[cosine < np.sort(cosine, axis=1)[:, -200:-199]] = 0
     np.testing.assert_allclose(ever, cosine @ seen, atol=1e-4)
     np.testing.assert_allclose(fading, ever / 2, atol=1e-4)
+    few = csr_array(seen[:4])
+    among_few = Alike.of(few, few, seen[:4].sum(axis=0).astype(np.int64))
+    now = csr_array(np.ones((1, 40), dtype=np.float32))
+    told, _ = among_few.ask(np.array([1]), now)  # went out since: all others count
+    assert (told[0] > 0).tolist() == ((seen[:4].sum(axis=0) > 0) & (seen[:4].sum(axis=0) < 4)).tolist()
 
 
 def test_a_list_holds_own_places_and_says_who_named_them(memory: Memory, sources: PlaceSources) -> None:

@@ -43,8 +43,8 @@ def test_what_the_sources_say_survives_an_artifact(tmp_path: Path, monkeypatch: 
     rng = np.random.default_rng(0)
     before = make(rng, n_pairs)
     artifact = save_artifact(tmp_path, "v1", {}, tables={}, tensors={SOURCES: before.tensors()})
-    for name in ("item_models", "tastes"):
-        monkeypatch.setattr(fitting, name, lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(fitting, "item_models", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(fitting.Latent, "fit", lambda *_: pytest.fail("fitted again"))
     after = PlaceSources.load(artifact.tensors(SOURCES))
     users = np.arange(N_USERS)
     for city in (0, 2):
@@ -54,7 +54,7 @@ def test_what_the_sources_say_survives_an_artifact(tmp_path: Path, monkeypatch: 
         said = [sources.ask(users, city) for sources in (before, after)]
         for name, values in said[0].named.items():
             np.testing.assert_array_equal(said[1].named[name], values, err_msg=name)
-        for name in ("cosine", "age", "taste", "user"):
+        for name in ("cosine", "age", "latent", "user"):
             np.testing.assert_array_equal(getattr(said[1], name), getattr(said[0], name), err_msg=name)
         for one, other in zip((*said[0].kinds, *said[0].alike), (*said[1].kinds, *said[1].alike), strict=True):
             np.testing.assert_array_equal(other, one)
@@ -81,7 +81,7 @@ def test_a_request_may_say_where_the_user_was_by_now():
     assert sources.ask(np.array([3]), 0).named["own"].any()
 
 
-@pytest.mark.parametrize("missing", ["city", "counts.data", "ages", "friends.indptr", "ease.indices", "tags", "tastes"])
+@pytest.mark.parametrize("missing", ["city", "counts.data", "ages", "friends.indptr", "ease.indices", "tags", "latent"])
 def test_tensors_that_are_not_all_there_are_refused(missing: str):
     tensors = make(np.random.default_rng(2)).tensors()
     del tensors[missing]
@@ -95,7 +95,7 @@ def test_tensors_that_are_not_all_there_are_refused(missing: str):
         ("ages", 1),
         ("categories", 1),
         ("tags", 1),
-        ("tastes", 1),
+        ("latent", 1),
         ("similar.indptr", 1),
         ("counts.indptr", 1),
         ("friends.data", 1),
