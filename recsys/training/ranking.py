@@ -2,8 +2,9 @@
 
 The vectors of a window's lists are those of before its labels were learned, as a request's are: a head that reads
 vectors fitted to its own labels trusts them too much (docs/model.md). Everybody has two lists in a window, of all
-places and of those where they never were, as both are asked for. And beside what the sources say, each thing that the
-head may read must earn its place on the validation window: the online counters, the cosine, the vectors themselves.
+places and of those where they never were, as both are asked for. The head begins with what the sources say and the
+online counters, by which alone what happens now reaches the next answer; these go, and the cosine comes, only where the
+validation window clearly says so.
 """
 
 import math
@@ -105,12 +106,13 @@ def fit_head(
     seed: int,
     on_progress: Callable[[RankProgress], None] = lambda _: None,
 ) -> list[RankProgress]:
-    """Train the place head and its context by lists; what it reads grows by what helps, the best epoch stays.
+    """Train the place head and its context by lists; what it reads changes by what helps, the best epoch stays.
 
     Args:
         model: its heads are trained, its backbone is not looked at.
         windows: to learn from.
-        valid: decides which epoch and what is read, by the sum of both NDCG@10; None: the last epoch, of the sources.
+        valid: decides which epoch and what is read, by the sum of both NDCG@10; None: the last epoch, of sources and
+            counters.
         config: how.
         seed: of everything random.
         on_progress: called after every epoch.
@@ -128,10 +130,10 @@ def fit_head(
     untrained = _state(model)
     history: list[RankProgress] = []
     best = untrained
-    uses: list[str] = []
+    uses = {"counters"}
     reached: list[Floats] = []
-    for more in ([], *([part] for part in PlaceHead.MAY_USE)):
-        tried = [*uses, *more]
+    for change in (set[str](), *({part} for part in PlaceHead.MAY_USE)):
+        tried = uses ^ change
         model.heads.load_state_dict(untrained)
         model.heads.place.use(tried)
         found, ndcg = _fit(model, learned, valid, config, seed, history, on_progress)

@@ -13,7 +13,6 @@ from recsys.constants import D_MODEL
 from recsys.errors import ConfigError, DataError
 from recsys.graph import Companions, FriendLabels, PlaceLabels, Snapshot
 from recsys.models.config import ModelConfig
-from recsys.models.heads import PlaceHead
 from recsys.models.model import RecModel
 from recsys.models.ranker import Ranker
 from recsys.training import trainer
@@ -169,12 +168,13 @@ def test_the_best_epoch_of_what_helps_comes_back(valid: Snapshot, undisturbed: F
     for e in undisturbed.history:
         if e["stage"] == "ranking":
             reached[e["reads"]] = max(reached.get(e["reads"], 0.0), e["ndcg"] + e["ndcg_new"])
-    assert len(reached) == 1 + len(PlaceHead.MAY_USE)
-    kept, *more = reached
-    for tried, then in zip(more, [*more[1:], f"{undisturbed.reads} + "], strict=True):
-        assert tried.startswith(f"{kept} + "), "each is tried beside what helped before"
-        if then.startswith(f"{tried} + "):
-            assert reached[tried] > reached[kept], "what does not help is not kept"
+    kept, without, with_cosine = reached
+    assert (kept, without) == ("sources + counters", "sources"), "events reach the next answer by the counters"
+    for tried, chosen in ((without, "counters" not in undisturbed.reads), (with_cosine, "cosine" in undisturbed.reads)):
+        if tried == with_cosine:
+            assert tried == f"{kept} + cosine", "tried beside what was kept before"
+        if chosen:
+            assert reached[tried] > reached[kept], "what does not help changes nothing"
             kept = tried
     assert kept == undisturbed.reads
     assert undisturbed.valid.rows["model"]["ndcg"] == pytest.approx(
