@@ -222,18 +222,11 @@ class PlaceSources:
             members, counts, seen, ages, similar, ease, latent, peers, visitors, place, lists, (categories, tags)
         )  # fmt: skip
 
-    def ask(self, users: Ints, city: int, counts: csr_array | None = None, ages: csr_array | None = None) -> Said:
-        """What the sources say to (B,) users of a city's places.
-
-        Args:
-            users: node numbers.
-            city: its number.
-            counts, ages: CSR (B, M), where they were by now; None: as remembered.
-        """
-        here, everywhere = self._cities[city], take(self._seen, users) if counts is None else binary(counts)
-        counts = take(here.counts, users) if counts is None else csr_array(counts[:, here.members])
-        ages = take(here.ages, users) if ages is None else csr_array(ages[:, here.members])
-        seen, breadth = binary(counts), np.diff(counts.indptr)
+    def ask(self, users: Ints, city: int) -> Said:
+        """What the sources say to (B,) users, by number, of a city's places."""
+        here, everywhere = self._cities[city], take(self._seen, users)
+        seen, counts, ages = (take(x, users) for x in (here.seen, here.counts, here.ages))
+        breadth = np.diff(seen.indptr)
         last = np.full(len(users), np.inf)
         np.minimum.at(last, row_of(ages), ages.data)
         fading = alike(ages, _fading(ages.data))
