@@ -7,6 +7,7 @@ from jobs.engine import engine
 from recsys.artifacts import Artifact
 from recsys.errors import ArtifactError, ConfigError
 from recsys.features import FeatureStore
+from recsys.heap import reused
 from recsys.lake import Lake
 from recsys.models.config import ModelConfig
 from recsys.models.model import RecModel
@@ -16,8 +17,9 @@ from recsys.settings import Settings
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[tuple[Lake, FeatureStore]]:
-    """The lake and the feature store, closed at the end."""
-    with Lake(settings.data_dir, threads=settings.threads, memory_limit_gb=settings.memory_limit_gb) as lake:
+    """The lake and the feature store, closed at the end; what is freed until then is used again."""
+    folder, threads, limit_gb = settings.data_dir, settings.threads, settings.memory_limit_gb
+    with reused(), Lake(folder, threads=threads, memory_limit_gb=limit_gb) as lake:
         widths = lake.taxonomy().widths
         with engine(settings, lake):
             store = FeatureStore(**settings.feast, widths=widths)

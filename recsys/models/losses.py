@@ -68,8 +68,8 @@ def sampled_softmax(positive: Tensor, candidates: Tensor, log_q: Tensor) -> Tens
     Returns:
         Scalar, the mean over the batch.
     """
-    everything = torch.cat([positive[:, None], candidates - log_q], dim=1)
-    return (torch.logsumexp(everything, dim=1) - positive).mean()
+    everything = torch.logaddexp(positive, (candidates - log_q).logsumexp(dim=1))
+    return (everything - positive).mean()
 
 
 class Temperature(nn.Module):

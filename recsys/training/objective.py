@@ -77,13 +77,13 @@ def in_city_softmax(
         here = share.among((city == c).nonzero()[:, 0])
         if len(here) == 0:
             continue
-        u = rows(query, here)
-        scores = u @ rows(items, drawn).t() / temperature
+        u = rows(query, here) / temperature  # not the scores: they are the largest tensor of a step
+        scores = u @ rows(items, drawn).t()
         if exact:
             loss = F.cross_entropy(scores, catalogue.position[target[here]].to(scores.device))
         else:
-            positive = (u * rows(items, target[here])).sum(dim=1) / temperature
-            scores = scores.masked_fill((drawn[None] == target[here][:, None]).to(scores.device), -torch.inf)
+            positive = (u * rows(items, target[here])).sum(dim=1)
+            scores.masked_fill_((drawn[None] == target[here][:, None]).to(scores.device), -torch.inf)
             # each node but the positive is expected max_candidates / len(members) times
             log_q = scores.new_full((max_candidates,), max_candidates / len(members)).log()
             loss = sampled_softmax(positive, scores, log_q)
