@@ -31,8 +31,8 @@ def test_what_is_freed_is_used_again_and_given_back() -> None:
     with reused():
         _faults(20)  # holes have to fit
         again = _faults(10)
-    assert again < anew / 20
         held = _held()
+    assert again < anew / 20
     assert held > before + 2 * N  # half an array
     assert _held() < before + 2 * N
 
