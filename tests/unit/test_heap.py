@@ -41,6 +41,5 @@ def test_an_error_ends_it_too() -> None:
     _faults(1)
     before = _held()
     with pytest.raises(ZeroDivisionError), reused():
-        _faults(20)
-        _ = 1 / 0
+        _ = _faults(20) / 0
     assert _held() < before + 2 * N
