@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from scipy.sparse import csr_array
 
 from recsys.artifacts import save_artifact
 from recsys.constants import D_MODEL
@@ -70,15 +69,6 @@ def test_what_the_sources_say_survives_an_artifact(tmp_path: Path, monkeypatch: 
     for name, tensor in before.tensors().items():
         assert tensor.dtype == again[name].dtype
         assert bool((tensor == again[name]).all()), name
-
-
-def test_a_request_may_say_where_the_user_was_by_now():
-    """Counts and ages of the caller's own stand in for what is remembered."""
-    sources = PlaceSources.load(make(np.random.default_rng(1)).tensors())
-    empty = csr_array((1, N_PLACES), dtype=np.float32)
-    said = sources.ask(np.array([3]), 0, empty, empty)
-    assert not said.named["own"].any()
-    assert sources.ask(np.array([3]), 0).named["own"].any()
 
 
 @pytest.mark.parametrize("missing", ["city", "counts.data", "ages", "friends.indptr", "ease.indices", "tags", "latent"])
