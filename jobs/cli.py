@@ -14,6 +14,10 @@ from jobs.command import EXIT_CODES, read_settings, run_job, sentence
 from jobs.report import Report
 from recsys.errors import RecsysError
 
+# Threads that compute together wait for each other by spinning, for milliseconds unless told: beside a busy process, a
+# server for one, they spin most of the time, each on the core that another one needs. These are some 10 microseconds.
+SPINS = "1000"
+
 app = typer.Typer(
     name="recsys",
     help="Places to go, and people to go with: data to served recommendations, one command a stage.",
@@ -145,6 +149,8 @@ def main() -> None:
     """Entry point: an expected error is one sentence and exit code 1, not a traceback."""
     # What is imported stays: looking for garbage in it, again and again and once more at exit, took two seconds of ten.
     gc.set_threshold(100_000, 50, 100)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported
     try:
         app()
     except (RecsysError, OSError) as error:
