@@ -10,13 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from jobs import options as opt
-from jobs.command import EXIT_CODES, read_settings, run_job, sentence
+from jobs.command import EXIT_CODES, read_settings, run_job, sentence, spin_briefly
 from jobs.report import Report
 from recsys.errors import RecsysError
-
-# Threads that compute together wait for each other by spinning, for milliseconds unless told: beside a busy process, a
-# server for one, they spin most of the time, each on the core that another one needs. These are some 10 microseconds.
-SPINS = "1000"
 
 app = typer.Typer(
     name="recsys",
@@ -149,8 +145,7 @@ def main() -> None:
     """Entry point: an expected error is one sentence and exit code 1, not a traceback."""
     # What is imported stays: looking for garbage in it, again and again and once more at exit, took two seconds of ten.
     gc.set_threshold(100_000, 50, 100)
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported
+    spin_briefly()
     try:
         app()
     except (RecsysError, OSError) as error:

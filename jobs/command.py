@@ -3,6 +3,7 @@
 import errno
 import importlib
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from recsys.errors import ConfigError, RecsysError
 from recsys.settings import Settings
 
 EXIT_CODES = {"ok": 0, "warning": 3, "critical": 4}  # 1 is an error, 2 a mistyped command
+SPINS = "1000"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -33,6 +35,16 @@ def run_job(
     elif summary:
         report.show(content)
     return content
+
+
+def spin_briefly() -> None:
+    """Have PyTorch's threads wait for each other for some ten microseconds, then sleep; before it is imported.
+
+    By itself OpenMP spins for milliseconds: beside a busy process, a server for one, most of the time, and on the core
+    that the other thread needs. Does nothing where the environment says it already.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def read_settings() -> Settings:

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from jobs.cli import SPINS
+from jobs.command import SPINS
 
 _STEPS = textwrap.dedent(
     """

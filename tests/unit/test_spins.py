@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jobs.cli import SPINS
+from jobs.command import SPINS
 
 _CODE = """
 import os, sys
