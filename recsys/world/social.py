@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.keys import unique
 from recsys.schemas import FRIEND_LABELS, USER_USER_EDGES
 from recsys.world.config import WorldConfig
 from recsys.world.interactions import DAY_US
@@ -70,9 +71,9 @@ def co_attendance(user: Ints, place: Ints, moment: Ints, n_users: int) -> CoAtte
     key, met = np.concatenate(keys), np.concatenate(moments)
     order = np.lexsort((met, key))
     key, met = key[order], met[order]
-    unique, first, count = np.unique(key, return_index=True, return_counts=True)
+    pairs, first, count = np.unique(key, return_index=True, return_counts=True)
     second = np.where(count >= FRIENDS_FROM, met[np.minimum(first + 1, max(len(met) - 1, 0))] if len(met) else -1, -1)
-    return CoAttendance(unique, count, second)
+    return CoAttendance(pairs, count, second)
 
 
 def overlap(users: Users, u: Ints, v: Ints) -> Floats:
@@ -132,7 +133,7 @@ def make_edges(
     """
     n = len(users)
     u, v = np.concatenate([alike[0], friends[0]]), np.concatenate([alike[1], friends[1]])
-    key = np.unique(np.minimum(u, v) * n + np.maximum(u, v))
+    key = unique(np.minimum(u, v) * n + np.maximum(u, v))
     u, v = key // n, key % n
     cosine = overlap(users, u, v)
     keep = cosine >= config.numbers.similarity_threshold
@@ -169,7 +170,7 @@ def make_labels(config: WorldConfig, users: Users, edges: Edges, met: CoAttendan
     """
     n = len(users)
     close = edges.u * n + edges.v
-    positive = np.union1d(close[edges.overlap >= COMPATIBLE_FROM], met.key[met.count >= FRIENDS_FROM])
+    positive = unique(np.concatenate([close[edges.overlap >= COMPATIBLE_FROM], met.key[met.count >= FRIENDS_FROM]]))
     wanted = round(config.numbers.negatives_per_positive * len(positive))
     negative = _negatives(config, users, met, wanted)
     key = np.concatenate([positive, negative])
@@ -224,8 +225,8 @@ def _more(
 ) -> Ints:
     n = len(users)
     key = np.minimum(u, v) * n + np.maximum(u, v)
-    key = np.unique(key[u != v])
-    key = key[~np.isin(key, have) & ~np.isin(key, others)]
+    key = unique(key[u != v])
+    key = key[~np.isin(key, np.concatenate([have, others]), assume_unique=True)]
     u, v = key // n, key % n
     keep = (overlap(users, u, v) < INCOMPATIBLE_BELOW) & (met.lookup(key)[0] == 0)
     if near:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.constants import POSITIVE_RATING
+from recsys.keys import unique
 from recsys.world.config import WorldConfig
 from recsys.world.interactions import HOUR_US, WEEK_US, Events
 from recsys.world.places import Ints, Places
@@ -53,7 +54,7 @@ class Tally:
         bins = np.minimum(((rating - 1.0) * 4.0 + 1e-4).astype(np.int64), len(self.ratings) - 1)
         self.ratings += np.bincount(bins, minlength=len(self.ratings))
         self._positives += int((rating >= POSITIVE_RATING).sum())
-        self._repeats += len(events) - len(np.unique(user * len(self.visits) + place))
+        self._repeats += len(events) - len(unique(user * len(self.visits) + place))
         self._away += int((self._city_of_place[place] != self._city_of_user[user]).sum())
         np.minimum.at(self._first_of_place, place, moment)
         np.minimum.at(self._first_of_user, user, moment)
