@@ -224,7 +224,11 @@ class Sampler:
         kind = np.clip(kind, 0, N_TIME_SLOTS - 1)
         at = row * N_TIME_SLOTS + kind
         within = self._low.ravel()[at] + rng.random(len(row)) * self._share.ravel()[at]
-        found = np.searchsorted(self._ladder, within, side="right") - row * self._width
+        # In ascending order: the ladder of a large city is larger than a cache.
+        order = np.argsort(within)
+        found = np.empty(len(row), dtype=np.int64)
+        found[order] = np.searchsorted(self._ladder, within[order], side="right")
+        found -= row * self._width
         # Rounding at the rim of a run must not reach into the next one.
         return np.asarray(np.clip(found, self._edges[kind], self._edges[kind + 1] - 1))
 
