@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array, diags_array
 
-from recsys.sources.rows import Floats, Ints, matrix, row_of, strongest
+from recsys.sources.rows import Floats, Ints, matrix, row_of, strongest, times
 
 _NEIGHBOURS: Final = 200  # of a place, by each similarity
 _PENALTY: Final = 500.0  # of EASE
@@ -36,10 +36,13 @@ class Kinds:
         shares = (weight / weight.sum()).astype(np.float32)
         return cls(rows, shares, np.log(rows @ shares + 1e-4))
 
-    def fits(self, taste: Floats) -> Floats:
-        """(B, K) visits by kind → (B, C) log of how well each place fits them, few of them mixed with the city's."""
+    def fits(self, taste: Floats, places: Ints) -> Floats:
+        """(B, K) visits by kind and (B, n) positions → (B, n) log of how well these fit them.
+
+        Few visits are mixed with the city's.
+        """
         mixed = (taste + _SMOOTH * self.shares) / (taste.sum(axis=1, keepdims=True) + _SMOOTH)
-        out: Floats = np.log((self.rows @ mixed.T).T + 1e-4)
+        out: Floats = np.log(np.take_along_axis((self.rows @ mixed.T).T, places, axis=1) + 1e-4)
         return out
 
 
@@ -57,26 +60,38 @@ def item_models(seen: csr_array, visitors: Ints) -> tuple[csr_array, csr_array]:
         return csr_array((n, n), dtype=np.float32), csr_array((n, n), dtype=np.float32)
     x = csr_array(seen[:, there])
     x = csr_array(x[np.diff(x.indptr) > 0])
-    cosine = csr_array(x @ diags_array((1.0 / np.sqrt(visitors[there])).astype(np.float32)))
-    similar = strongest(csr_array(cosine.T @ cosine), _NEIGHBOURS)
-    ease = strongest(_ease(x), _NEIGHBOURS) if min(x.shape) <= _EASE_LIMIT else csr_array(similar.shape)
+    across, scale = csr_array(x.T), (1.0 / np.sqrt(visitors[there])).astype(np.float32)
+    # whole numbers of common visitors, so exact; both models are made of them
+    common = times(across, x) if len(there) <= _EASE_LIMIT else None
+
+    def cosine(rows: slice) -> Floats:
+        counts = times(csr_array(across[rows]), x) if common is None else common[rows]
+        out: Floats = counts * scale[rows, None] * scale
+        return out
+
+    similar = strongest(cosine, len(there), _NEIGHBOURS)
+    ease = csr_array(similar.shape)
+    if min(x.shape) <= _EASE_LIMIT:
+        ease = strongest(_ease(x, across, common).__getitem__, len(there), _NEIGHBOURS)
     return tuple(matrix(m.data, (there[row_of(m)], there[m.indices]), (n, n)) for m in (similar, ease))
 
 
-def _ease(x: csr_array) -> Floats:
-    """EASE's weights (Steck, WWW 2019), (M, M) float32 with zero diagonal, of binary visits (U, M).
+def _ease(x: csr_array, across: csr_array, common: Floats | None) -> Floats:
+    """EASE's weights (Steck, WWW 2019), (M, M) float32 with zero diagonal, of binary visits.
 
     From the users' side where they are fewer: P = (I - XᵀKX) / λ with K = (XXᵀ + λI)⁻¹.
+
+    Args:
+        x: (U, M). across: (M, U), the same. common: XᵀX where there are no more places than users; used up.
     """
     by_user = x.shape[0] < x.shape[1]
-    gram = torch.from_numpy((x @ x.T if by_user else x.T @ x).toarray())
+    gram = torch.from_numpy(times(x, across) if by_user or common is None else common)
     gram.diagonal().add_(_PENALTY)
     # positive definite: by Cholesky factors in a third of the time of a general inverse, and rounded less
     inverse: Floats = torch.cholesky_inverse(torch.linalg.cholesky(gram)).numpy()
     if by_user:
         # products of few visits with a dense matrix: a twentieth of the time of dense ones
-        transposed = csr_array(x.T)
-        inverse = transposed @ np.ascontiguousarray((transposed @ inverse).T) / -_PENALTY
+        inverse = across @ np.ascontiguousarray((across @ inverse).T) / -_PENALTY
         inverse[np.diag_indices_from(inverse)] += 1 / _PENALTY
     weights: Floats = inverse / -inverse.diagonal()[None]
     np.fill_diagonal(weights, 0)

@@ -293,7 +293,7 @@ class PlaceSources:
         here = self._cities[said.city]
         fits = []
         for kinds, visits in zip(here.kinds, said.kinds, strict=True):
-            fit = np.take_along_axis(kinds.fits(visits), places, axis=1)
+            fit = kinds.fits(visits, places)
             fits += [fit, fit - kinds.usual[places]]
         ease, similar, friends, own = (np.take_along_axis(x, places, axis=1) for x in said.named.values())
         columns = [

@@ -1,6 +1,6 @@
 """Rows of sparse matrices, many at a time: what the sources are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class Row:
         """By (N, C) sparse → a row; by (N, C) dense → (1, C)."""
         if isinstance(by, np.ndarray):
             return np.asarray(self.data @ by[self.indices])[None]
-        indices, data, indptr = _gathered(self, by)
+        indices, data, indptr = _gathered(self.indices, by)
         return Row(data * np.repeat(self.data, np.diff(indptr)), indices, by.shape[1])
 
     def toarray(self) -> Floats:
@@ -80,22 +80,25 @@ def moved(rows: csr_array | Row, keep: npt.NDArray[np.bool_], columns: Ints, wid
 
 
 def times(rows: csr_array | Row, by: csr_array) -> Floats:
-    """(B, N) by (N, C) → (B, C), the product, dense. Of one row, it is the sum of the rows of `by` that it names."""
-    if rows.shape[0] != 1:
-        return np.asarray((rows @ by).toarray(), dtype=np.float32)
-    indices, data, indptr = _gathered(rows, by)
-    out = np.zeros(by.shape[1], dtype=by.dtype)
-    weights = rows.data.astype(by.dtype, copy=False)
-    _sparsetools.csc_matvec(len(out), len(weights), indptr, indices, data, weights, out)
-    return out[None].astype(np.float32, copy=False)
+    """(B, N) by (N, C) → (B, C), the product, dense. Of one row, it is the sum of the rows of `by` that it names.
+
+    scipy makes a sparse product of two sparse matrices first, in two passes, and a dense one of it.
+    """
+    out = np.zeros((rows.shape[0], by.shape[1]), dtype=by.dtype)
+    weights, indptr = rows.data.astype(by.dtype, copy=False), rows.indptr
+    for row, total in enumerate(out):
+        part = slice(indptr[row], indptr[row + 1])
+        at, data, begins = _gathered(rows.indices[part], by)
+        _sparsetools.csc_matvec(len(total), len(begins) - 1, begins, at, data, weights[part], total)
+    return out.astype(np.float32, copy=False)
 
 
-def _gathered(row: csr_array | Row, by: csr_array) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Columns and values of the rows that one row names, one after the other, and where each begins, by scipy's loop.
+def _gathered(named: npt.NDArray[Any], by: csr_array) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Columns and values of the rows that are named, one after the other, and where each begins, by scipy's loop.
 
     What scipy puts around it takes four times as long.
     """
-    named = row.indices.astype(by.indices.dtype, copy=False)
+    named = named.astype(by.indices.dtype, copy=False)
     ends = np.cumsum(by.indptr[named + 1] - by.indptr[named], dtype=by.indptr.dtype)
     indptr = np.concatenate([np.zeros(1, dtype=ends.dtype), ends])
     indices, data = np.empty(indptr[-1], dtype=by.indices.dtype), np.empty(indptr[-1], dtype=by.dtype)
@@ -149,13 +152,11 @@ def values_at(rows: csr_array, columns: Ints) -> Floats:
     return out
 
 
-def strongest(square: Any, k: int) -> csr_array:
-    """(n, n), dense or sparse → CSR of the k largest positive values of each row, the diagonal left out."""
-    n, parts = square.shape[0], []
-    k = min(k, n - 1)
+def strongest(rows: Callable[[slice], Floats], n: int, k: int) -> csr_array:
+    """Rows of an (n, n) matrix, dense → CSR of the k largest positive values of each, the diagonal left out."""
+    parts, k = [], min(k, n - 1)
     for start in range(0, n, _BLOCK):
-        block = square[start : start + _BLOCK]
-        block = np.array(block) if isinstance(block, np.ndarray) else block.toarray()
+        block = rows(slice(start, min(start + _BLOCK, n)))
         at = np.arange(len(block))
         block[at, start + at] = 0
         top = np.argpartition(-block, k - 1, axis=1)[:, :k]

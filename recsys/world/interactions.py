@@ -232,14 +232,16 @@ def engagement(
 ) -> tuple[npt.NDArray[np.float64], ...]:
     """Probabilities (E,) of a like, a save, a share and of attending at visits liked so much (seed, section 7.4).
 
+    Of a block of users (B, 1) and places (m,) liked (B, m) as well.
+
     They are the seed's, times how much this user does so and, for attending, how well the place converts.
     """
     numbers = config.numbers
     ranges = (numbers.likes_per_session, numbers.saves_per_session, numbers.attends_per_month)
     usual = [max(sum(r) / 2, 1e-9) for r in ranges]
     keen = users.behavior[user, 2:5] / np.array(usual)
-    like, save = liked * 0.7 * keen[:, 0], liked * 0.4 * keen[:, 1]
-    attend = liked * numbers.attend_base * keen[:, 2] * _converts(places, place)
+    like, save = liked * 0.7 * keen[..., 0], liked * 0.4 * keen[..., 1]
+    attend = liked * numbers.attend_base * keen[..., 2] * _converts(places, place)
     return tuple(np.minimum(0.95, p) for p in (like, save, liked * 0.2, attend))
 
 

@@ -30,6 +30,8 @@ Doubles = npt.NDArray[np.float64]
 FOLDER: Final = "truth"
 _WORLD: Final = "world.json"
 _LABELS: Final = "friend_labels.parquet"
+_HALVES: Final = (1, 2, 1, 4)  # of a point of the rating, for a like, a save, a share and attending
+_IN_CACHE: Final = 1 << 13  # pairs at once: what is known of them stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -166,23 +168,29 @@ class Truth:
         return np.asarray(np.mean(there, axis=0, dtype=np.float64))
 
     def _likely_positive(self, users: Ints, city: City, liking: Floats) -> Doubles:
-        """(B, m) probability that a view turns out a positive: all ways to get there, one by one."""
-        liked = affinity(self.config, liking, np.full(liking.shape, 0.75))
-        rows = np.broadcast_to(users[:, None], liking.shape)
-        columns = np.broadcast_to(city.ids[None, :], liking.shape)
-        chances = engagement(self.config, self.users, self.places, rows.ravel(), columns.ravel(), liked.ravel())
-        total = np.zeros(liked.size)
-        dwell_base = 30.0 + 200.0 * liked.ravel()
-        for outcome in range(16):
-            done = [bool(outcome >> i & 1) for i in range(4)]
-            weight = np.ones(liked.size)
-            for happened, chance in zip(done, chances, strict=True):
-                weight *= chance if happened else 1.0 - chance
-            missing = POSITIVE_RATING - 1.0 - (0.5 * done[0] + 1.0 * done[1] + 0.5 * done[2] + 2.0 * done[3])
-            needed = 150.0 * missing - dwell_base
-            reached = np.where(needed <= 0, 1.0, np.exp(-np.maximum(needed, 0.0) / 50.0)) if missing <= 2.0 else 0.0
-            total += weight * reached
-        return total.reshape(liked.shape)
+        """(B, m) probability that a view turns out a positive: over all ways to get there."""
+        out = np.empty(liking.shape)
+        step = max(1, _IN_CACHE // max(len(city.ids), 1))
+        for start in range(0, len(users), step):
+            rows = slice(start, start + step)
+            liked = affinity(self.config, liking[rows], np.full(1, 0.75))
+            chances = engagement(self.config, self.users, self.places, users[rows, None], city.ids, liked)
+            # by what it comes to, in halves of a point: how probable
+            odds, ways = np.zeros((1 + sum(_HALVES), *liked.shape)), 1
+            odds[0] = 1.0
+            for chance, worth in zip(chances, _HALVES, strict=True):
+                happened = odds[:ways] * chance
+                odds[:ways] -= happened
+                odds[worth : worth + ways] += happened
+                ways += worth
+            total = np.zeros(liked.shape)
+            for halves, weight in enumerate(odds):
+                missing = POSITIVE_RATING - 1.0 - halves / 2
+                if missing <= 2.0:  # more than the longest stay is worth
+                    needed = 150.0 * missing - 30.0 - 200.0 * liked
+                    total += weight * np.exp(np.maximum(needed, 0.0) / -50.0)
+            out[rows] = total
+        return out
 
 
 def write_truth(landing: Path, config: WorldConfig, labels: Labels) -> None:
