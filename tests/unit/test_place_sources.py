@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources, Said
+from recsys.sources import PLACE_SIGNALS, PLACE_SOURCES, Memory, PlaceSources, Said, items, rows
 from recsys.sources.alike import Alike
 from recsys.sources.als import als_factors
 from recsys.sources.latent import FACTORS, LATENT_SIGNALS, TASTE_WIDTHS, TASTES, Latent
+from recsys.sources.rows import binary
 from recsys.training.place_baselines import ItemKNN
 from tests.parts import traits
 
@@ -133,6 +134,21 @@ def test_ease_is_its_closed_form_without_what_is_negative(memory: Memory, users:
     signals = sources.signals(sources.ask(np.arange(users), 0), np.tile(np.arange(20), (users, 1)))
     expected = x @ np.maximum(weights, 0)
     np.testing.assert_allclose(signals[..., PLACE_SIGNALS.index("ease")], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("users", [N, 12])  # EASE is too large from both sides, and from the places' alone
+def test_what_is_too_large_for_ease_has_the_same_cosines(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, users: int
+) -> None:
+    seen = binary(memory.counts[:users, :20].tocsr())
+    visitors = np.bincount(seen.indices, minlength=20)
+    similar, ease = (x.toarray() for x in items.item_models(seen, visitors))
+    monkeypatch.setattr(items, "_EASE_LIMIT", 12)
+    monkeypatch.setattr(rows, "_BLOCK", 7)
+    by_parts, left = (x.toarray() for x in items.item_models(seen, visitors))
+    assert similar.any()
+    assert np.array_equal(by_parts, similar)
+    np.testing.assert_allclose(left, ease if users == 12 else 0, atol=1e-6)
 
 
 def test_taste_is_the_low_pass_filter_of_the_visits() -> None:
