@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jobs.report import Report
 from recsys.atomic import replacing
+from recsys.heap import reused
 from recsys.schemas import TABLES
 from recsys.settings import Settings
 from recsys.world import WorldConfig, generate
@@ -28,7 +29,7 @@ def run(settings: Settings, report: Report, *, force: bool = False) -> None:
         report["unchanged"] = True
         report.console.print(f"generate: {settings.landing} already holds this world; --force makes it again")
         return
-    with report.progress() as bar:
+    with reused(), report.progress() as bar:
         tasks = {}
 
         def progress(what: str, done: int, of: int) -> None:
