@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -47,7 +48,8 @@ def _pairs(
 ) -> tuple[npt.NDArray[Any], ...]:
     now_us = round(as_of.timestamp() * 1e6)
     table = store.historical("train_user_place_v1", spine_of(spine.select(["user_id", "place_id"])), as_of)
-    table = table.filter(table["user_place__so_far"].is_valid())
+    if table["user_place__so_far"].null_count:  # rare, and a filter copies everything
+        table = table.filter(table["user_place__so_far"].is_valid())
     history = pairs_of(States.of_arrow(table["user_place__so_far"]), now_us)
     online = finish_pairs(pairs_of(States.of_arrow(table["user_place__state"]), now_us))
     ends = at(user_ids, table["user_id"]), at(place_ids, table["place_id"])
@@ -138,5 +140,6 @@ def ints(table: pa.Table, name: str) -> Ints:
 
 def at(ids: Ints, column: pa.ChunkedArray) -> Ints:
     """Row numbers of known ids."""
-    rows: Ints = np.searchsorted(ids, column.to_numpy()).astype(np.int64)
+    # by a hash table, since a binary search for each of millions in no order waits for memory
+    rows: Ints = pc.index_in(column, value_set=pa.array(ids)).to_numpy().astype(np.int64)
     return rows

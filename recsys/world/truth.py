@@ -31,6 +31,7 @@ FOLDER: Final = "truth"
 _WORLD: Final = "world.json"
 _LABELS: Final = "friend_labels.parquet"
 _HALVES: Final = (1, 2, 1, 4)  # of a point of the rating, for a like, a save, a share and attending
+_BY_STAY: Final = 2.0  # points of the rating that the longest stay is worth
 _IN_CACHE: Final = 1 << 13  # pairs at once: what is known of them stays in a core's cache
 
 
@@ -183,12 +184,11 @@ class Truth:
                 odds[:ways] -= happened
                 odds[worth : worth + ways] += happened
                 ways += worth
-            total = np.zeros(liked.shape)
-            for halves, weight in enumerate(odds):
-                missing = POSITIVE_RATING - 1.0 - halves / 2
-                if missing <= 2.0:  # more than the longest stay is worth
-                    needed = 150.0 * missing - 30.0 - 200.0 * liked
-                    total += weight * np.exp(np.maximum(needed, 0.0) / -50.0)
+            # how often a stay, which is exponential, is worth what is missing: the more often by each half point less
+            total, reached = np.zeros(liked.shape), np.exp((30.0 + 200.0 * liked - 150.0 * _BY_STAY) / 50.0)
+            for weight in odds[round(2 * (POSITIVE_RATING - 1.0 - _BY_STAY)) :]:
+                total += weight * np.minimum(reached, 1.0)
+                reached *= np.exp(75.0 / 50.0)
             out[rows] = total
         return out
 
