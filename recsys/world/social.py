@@ -69,9 +69,12 @@ def co_attendance(user: Ints, place: Ints, moment: Ints, n_users: int) -> CoAtte
         keys.append(user[at] * n_users + user[at + step])
         moments.append(np.maximum(moment[at], moment[at + step]))
     key, met = np.concatenate(keys), np.concatenate(moments)
-    order = np.lexsort((met, key))
+    order = np.argsort(key)
     key, met = key[order], met[order]
-    pairs, first, count = np.unique(key, return_index=True, return_counts=True)
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    pairs, count = key[first], np.diff(first, append=len(key))
+    several = np.repeat(count > 1, count)  # few: only theirs have to be in order of time
+    met[several] = met[several][np.lexsort((met[several], key[several]))]
     second = np.where(count >= FRIENDS_FROM, met[np.minimum(first + 1, max(len(met) - 1, 0))] if len(met) else -1, -1)
     return CoAttendance(pairs, count, second)
 
