@@ -219,7 +219,7 @@ def embedded(said: Mapping[str, Any]) -> list[Row]:
     """What `embed` took, and whether its memory is flat."""
     made = said["embed"]
     return [
-        ["users", "peak memory", "users a second of processor time", "users a second, on the shared machine"],
+        ["users", "peak memory", "users a second of processor time", "users a second"],
         [f"{made['users'] // 4:,}", f"{made['quarter_peak_gb']:.2f} GB", "", ""],
         [f"{made['users']:,}", f"{made['peak_gb']:.2f} GB", f"{made['users_per_cpu_s']:,}", f"{made['users_per_s']:,}"],
     ]
