@@ -115,6 +115,7 @@ def take_snapshot(lake: Lake, store: FeatureStore, as_of: datetime, until: datet
     del known
     pairs, pair_online = pairs_as_of(store, spine, user_ids, place_ids, as_of)
     spine = lake.query("SELECT user_u, user_v FROM user_user_edges WHERE as_of <= $as_of ORDER BY ALL", when)
+    spine = known_rows(spine, {"user_u": user_ids, "user_v": user_ids})  # a profile may be later than a friendship
     ties, tie_online = ties_as_of(store, spine, user_ids, as_of)
 
     return Snapshot(

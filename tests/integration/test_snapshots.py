@@ -156,6 +156,25 @@ def test_the_past_is_every_pair_that_was_before_the_cut_however_long_ago(filled:
     assert memory.counts.sum() == sum(map(len, events.values()))
 
 
+def test_who_is_not_known_yet_is_in_no_tie(filled: Filled, store: FeatureStore, snapshot: Snapshot, tmp_path: Path):
+    """A team's profiles may be dated later than the friendships of the same people."""
+
+    def ties(taken: Snapshot) -> set[tuple[int, int]]:
+        source, target = taken.data["user"].user_id[taken.data[SOCIAL].edge_index].tolist()
+        return set(zip(source, target, strict=True))
+
+    shutil.copytree(filled.data_dir / "lake", tmp_path / "lake")
+    path = tmp_path / "lake" / "users.parquet"
+    table, before = pq.read_table(path), ties(snapshot)
+    late = min(u for u, _ in before)
+    users = [r | ({"as_of": snapshot.as_of + WEEK} if r["user_id"] == late else {}) for r in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(users, schema=table.schema), path)
+    with Lake(tmp_path) as lake:
+        taken = take_snapshot(lake, store, snapshot.as_of, snapshot.until)
+    assert late not in taken.data["user"].user_id
+    assert ties(taken) == {pair for pair in before if late not in pair} != before
+
+
 def test_what_comes_later_changes_nothing_of_what_is_said_of_people(
     filled: Filled, store: FeatureStore, snapshot: Snapshot, tmp_path: Path
 ):
