@@ -36,7 +36,12 @@ ROW_GROUP: Final = 131_072
 
 @contextmanager
 def _writing(path: Path, schema: pa.Schema) -> Iterator["_Writer"]:
-    with replacing(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as parquet:
+    # Measures and moments hardly repeat: without a dictionary interactions take half of the time and two thirds of the
+    # bytes.
+    encodings = {f.name: "BYTE_STREAM_SPLIT" for f in schema if pa.types.is_floating(f.type)}
+    encodings |= {f.name: "DELTA_BINARY_PACKED" for f in schema if pa.types.is_timestamp(f.type)}
+    options = {"use_dictionary": [name for name in schema.names if name not in encodings], "column_encoding": encodings}
+    with replacing(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd", **options) as parquet:
         writer = _Writer(parquet, schema)
         yield writer
         writer.flush()

@@ -19,7 +19,8 @@ from recsys.constants import N_CITIES, N_NEIGHBORHOODS_PER_CITY, N_PLACES, N_USE
 from recsys.errors import ConfigError
 from recsys.world.names import CITY_NAMES, NEIGHBORHOOD_NAMES
 
-# Goes up whenever the same configuration gives other tables than before.
+# Goes up whenever the same configuration gives other tables than before, by more than last digits: those are the
+# processor's, whose instructions BLAS chooses by.
 GENERATOR_VERSION: Final = 3
 
 
@@ -205,8 +206,8 @@ class WorldConfig:
         """How many seasons of `SEASON_WEEKS` the horizon has; tastes hold still within one."""
         return math.ceil(self.weeks / SEASON_WEEKS)
 
-    def turned(self, season: int, since: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """(N,) how far tastes have moved by a season from what they were in earlier ones (N,).
+    def turned(self, season: int | npt.NDArray[np.int64], since: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """(N,) how far tastes have moved by a season, or by one each (N,), from what they were in earlier ones (N,).
 
         0 until then, and `drift` from the first season to the last.
         """

@@ -21,6 +21,7 @@ _MINUTE_US: Final = 60_000_000
 _MEETINGS: Final = (
     *(((19, d), 1.0) for d in range(4)), ((19, 4), 3.0), ((13, 5), 1.5), ((20, 5), 3.0), ((12, 6), 2.0), ((18, 6), 1.0)
 )  # fmt: skip
+_GROUP: Final = 16  # columns whose maximum is found first
 _SIZES: Final = np.array([0.0, 0.0, 0.15, 0.30, 0.28, 0.17, 0.10])  # share of groups by number of members
 
 
@@ -39,7 +40,7 @@ def similar(config: WorldConfig, users: Users, workers: int = 2) -> tuple[Ints, 
         k = min(numbers.top_k, len(ids) - 1)
         cosine = fine[start:stop] @ fine.T
         cosine[np.arange(stop - start), np.arange(start, stop)] = -1.0
-        best = np.argpartition(cosine, len(ids) - k, axis=1)[:, len(ids) - k :]
+        best = largest(cosine, k)
         value = np.take_along_axis(cosine, best, axis=1)
         order = np.lexsort((best, -value), axis=1)
         best, value = np.take_along_axis(best, order, axis=1), np.take_along_axis(value, order, axis=1)
@@ -59,6 +60,24 @@ def similar(config: WorldConfig, users: Users, workers: int = 2) -> tuple[Ints, 
     user, peer = (np.concatenate(p) for p in zip(*parts, strict=True))
     order = np.argsort(user, kind="stable")
     return user[order], peer[order]
+
+
+def largest(values: Floats, k: int) -> Ints:
+    """(R, k) columns of the k largest values of each row (R, n), in no order; 1 <= k <= n.
+
+    They lie in the k groups of columns with the largest maxima, and a running maximum costs a tenth of a partition.
+    """
+    rows, n = values.shape
+    groups = n // _GROUP
+    if groups <= k:
+        return np.argpartition(values, n - k, axis=1)[:, n - k :]
+    # Group g holds columns g, g + groups, ...; those that are left over are looked at besides.
+    maxima = values[:, : groups * _GROUP].reshape(rows, _GROUP, groups).max(axis=1)
+    found = np.argpartition(maxima, groups - k, axis=1)[:, groups - k :]
+    among = (found[:, :, None] + groups * np.arange(_GROUP)).reshape(rows, -1)
+    among = np.concatenate([among, np.tile(np.arange(groups * _GROUP, n), (rows, 1))], axis=1)
+    best = np.argpartition(np.take_along_axis(values, among, axis=1), among.shape[1] - k, axis=1)[:, -k:]
+    return np.take_along_axis(among, best, axis=1)
 
 
 def make_groups(config: WorldConfig, users: Users, alike: tuple[Ints, Ints]) -> Ints:
@@ -143,25 +162,34 @@ def _places(
     numbers = config.numbers
     home, season = users.city[group[g, 0]], season_of(config, moment)
     place: npt.NDArray[np.int64] = np.full(len(g), -1)
-    for turn in np.unique(season).tolist():
-        tastes = together(config, users, group, turn)
-        for city in cities:
-            at = np.flatnonzero((home == city.number) & (season == turn))
-            if not len(at) or not len(city.ids):
+    ready = []
+    for city in cities:
+        at = np.flatnonzero(home == city.number)
+        if len(at) and len(city.ids):
+            # One product for all seasons: with few rows it is mostly preparation.
+            pairs, row = np.unique(season[at] * len(group) + g[at], return_inverse=True)
+            turn, rows = pairs // len(group), pairs % len(group)
+            liking = city.taste(together(config, users, group[rows], turn), numbers)
+            rims = np.searchsorted(turn, np.arange(config.seasons + 1))
+            ready.append((city, at, row, rims, (liking + city.draw) / numbers.temperature))
+    for s in range(config.seasons):
+        for city, at, row, rims, logits in ready:
+            low, high = rims[s : s + 2]
+            if low == high:
                 continue
-            rows, row = np.unique(g[at], return_inverse=True)
-            logits = (city.taste(tastes.take(rows), numbers) + city.draw) / numbers.temperature
-            found = Sampler(logits, city, numbers.slot_weight).draw(rng, row, slots(moment[at]))
-            place[at] = city.ids[found]
+            mine = np.flatnonzero((row >= low) & (row < high))
+            sampler = Sampler(logits[low:high], city, numbers.slot_weight)
+            found = sampler.draw(rng, row[mine] - low, slots(moment[at[mine]]))
+            place[at[mine]] = city.ids[found]
     return place
 
 
-def together(config: WorldConfig, users: Users, group: Ints, season: int) -> Tastes:
-    """Groups (G, 6) as one each in a season: the mean of the members' tastes, and what the poorest of them can pay."""
+def together(config: WorldConfig, users: Users, group: Ints, season: Ints) -> Tastes:
+    """Groups (G, 6) as one each, each in a season (G,): the mean of its members' tastes, the least of their means."""
     member = (group >= 0).astype(np.float32)
     share = (member / member.sum(axis=1, keepdims=True))[:, :, None]
     who = np.maximum(group, 0)
-    each = Tastes.of(config, users, who.ravel(), season)
+    each = Tastes.of(config, users, who.ravel(), np.repeat(season, group.shape[1]))
     return Tastes(
         fine=unit((each.fine.reshape(*who.shape, -1) * share).sum(axis=1)),
         cat=(each.cat.reshape(*who.shape, -1) * share).sum(axis=1),

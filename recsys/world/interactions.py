@@ -158,7 +158,7 @@ def _visits(
     where, season = users.where[user, (moment - config.start_us) // WEEK_US], season_of(config, moment)
     group = where.astype(np.int16) * config.seasons + season.astype(np.int16)
     order = np.argsort(group, kind="stable")
-    user, moment = user[order], moment[order]
+    user, moment, season = user[order], moment[order], season[order]
     begins = np.searchsorted(group[order], np.arange(config.cities * config.seasons + 1))
     place, taste = np.full(len(user), -1), np.zeros(len(user), dtype=np.float32)
     for city in cities:
@@ -167,17 +167,21 @@ def _visits(
         if not len(who) or not len(city.ids):
             continue
         likings, home = city.likings(config, who), users.city[who] == city.number
-        for turn in range(config.seasons):
-            at = slice(begins[first + turn], begins[first + turn + 1])
-            rows = np.searchsorted(who, distinct(user[at]))
-            if not len(rows):
+        # One product for all seasons: with few rows it is mostly preparation.
+        here = slice(begins[first], begins[first + config.seasons])
+        each = season[here] * len(who) + _positions(who, user[here])
+        pairs = distinct(each)
+        row, turn, rows = _positions(pairs, each), pairs // len(who), pairs % len(who)
+        liking = city.taste(Tastes.of(config, users, who[rows], turn).visiting(home[rows]), numbers)
+        liking += likings[rows]
+        rims = np.searchsorted(turn, np.arange(config.seasons + 1))
+        for low, high, start, stop in zip(rims, rims[1:], begins[first:], begins[first + 1 :], strict=False):
+            if low == high:
                 continue
-            liking = city.taste(Tastes.of(config, users, who[rows], turn).visiting(home[rows]), numbers)
-            liking += likings[rows]
-            row = _positions(who[rows], user[at])
-            sampler = Sampler((liking + city.draw) * np.float32(1 / numbers.temperature), city, numbers.slot_weight)
-            found = sampler.draw(rng, row, slots(moment[at]))
-            place[at], taste[at] = city.ids[found], liking[row, found]
+            logits = (liking[low:high] + city.draw) * np.float32(1 / numbers.temperature)
+            at, row_at = slice(start, stop), row[start - here.start : stop - here.start]
+            found = Sampler(logits, city, numbers.slot_weight).draw(rng, row_at - low, slots(moment[at]))
+            place[at], taste[at] = city.ids[found], liking[row_at, found]
     keep = np.flatnonzero(place >= 0)
     keep = keep[rng.random(len(keep), dtype=np.float32) < alive(places, place[keep], moment[keep])]
     keep = keep[_fresh(numbers.chance_return, user[keep], place[keep], len(places), rng)]

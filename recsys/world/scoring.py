@@ -54,8 +54,8 @@ class Tastes:
     means: Floats
 
     @classmethod
-    def of(cls, config: WorldConfig, users: Users, rows: Ints, season: int) -> "Tastes":
-        """The tastes of some users (R,) at home in a season."""
+    def of(cls, config: WorldConfig, users: Users, rows: Ints, season: int | Ints) -> "Tastes":
+        """The tastes of some users (R,) at home in a season, or each in one of its own (R,)."""
         fine, cat = users.fine_pref[rows], users.cat_pref[rows]
         turned = config.turned(season, season_of(config, users.joined[rows]))[:, None]
         if turned.any():
@@ -74,10 +74,6 @@ class Tastes:
             prices,
         )
         return np.concatenate(weighted, axis=1, dtype=np.float32)
-
-    def take(self, rows: Ints) -> "Tastes":
-        """Some of the rows."""
-        return Tastes(self.fine[rows], self.cat[rows], self.area[rows], self.means[rows])
 
     def visiting(self, home: npt.NDArray[np.bool_]) -> "Tastes":
         """The same people in a city that is home (R,) to some: to others its neighbourhoods are all alike."""

@@ -21,7 +21,7 @@ from recsys.schemas import TABLES
 from recsys.settings import Settings
 from recsys.taxonomy import CITY
 from recsys.world import Parameters, WorldConfig, generate
-from recsys.world.friends import group_pairs, make_groups, similar
+from recsys.world.friends import group_pairs, largest, make_groups, similar
 from recsys.world.places import make_places
 from recsys.world.scoring import Sampler, Tastes, alive, make_cities, pair_taste, season_of, unit
 from recsys.world.social import co_attendance
@@ -337,6 +337,9 @@ def test_tastes_drift_from_what_the_profile_says_on_the_day_of_joining():
     there = np.flatnonzero(joined == 0)[:5]
     fine = 0.6 * users.fine_pref[there] + 0.4 * users.later_fine[there]
     assert np.allclose(Tastes.of(config, users, there, last).fine, unit(fine), atol=1e-6)
+    each = np.arange(len(late)) % config.seasons
+    alone = [Tastes.of(config, users, late[i : i + 1], int(s)).fine[0] for i, s in enumerate(each)]
+    assert (Tastes.of(config, users, late, each).fine == np.array(alone)).all(), "each in a season of its own"
 
 
 def test_taste_of_a_block_is_the_seeds_score_pair_by_pair():
@@ -388,6 +391,15 @@ def test_groups_are_friends_who_are_alike():
         assert all((members[0], m) in known for m in members[1:])
     u, v = group_pairs(np.array([[3, 1, 2, -1, -1, -1]]))
     assert sorted(zip(u.tolist(), v.tolist(), strict=True)) == [(1, 2), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("n", [3, 25, 26, 415, 416, 417, 431, 432, 3_001])  # with groups and without, some left over
+def test_the_largest_are_those_of_a_sort(n):
+    values = np.random.default_rng(n).integers(-40, 40, (64, n)).astype(np.float32)
+    for k in {1, min(25, n), n}:
+        found = largest(values, k)
+        assert all(len(set(row)) == k for row in found.tolist())
+        assert (np.sort(np.take_along_axis(values, found, axis=1)) == np.sort(values, axis=1)[:, n - k :]).all()
 
 
 def test_friends_do_go_out_together(world):
