@@ -191,14 +191,18 @@ class Sampler:
             slot_weight: log of the factor for a place in its typical slot.
         """
         logits -= logits.max(axis=1, keepdims=True)
-        mass = np.exp(logits, out=logits).astype(np.float64).ravel()
-        self._width = logits.shape[1]
-        self._edges = city.edges
-        # One running sum through all rows is one ascending array: one search for all draws.
-        # Of float64 and in place: through NumPy's buffer for other kinds it takes a third longer in a large city.
-        self._ladder = np.cumsum(mass, out=mass)
-        rungs = np.arange(len(logits))[:, None] * self._width + city.edges - 1
-        ends = np.where(rungs >= 0, self._ladder[rungs], 0.0)
+        mass = np.exp(logits, out=logits)
+        rows, self._width = logits.shape
+        self._edges, self._half = city.edges, (rows + 1) // 2
+        # A running sum through many rows is one ascending array: one search for all their draws. It is two sums, the
+        # parts of a complex one: an addition waits for the one before it, and so the two wait together.
+        both = np.zeros((self._half, self._width), dtype=np.complex128)
+        both.real, both.imag[: rows - self._half] = mass[: self._half], mass[self._half :]
+        sums = both.ravel()
+        self._ladders = np.cumsum(sums, out=sums).view(np.float64).reshape(-1, 2).T
+        part, row = np.divmod(np.arange(rows)[:, None], self._half)
+        rungs = row * self._width + city.edges - 1
+        ends = np.where(rungs >= 0, self._ladders[part, rungs], 0.0)
         self._low, self._share = np.ascontiguousarray(ends[:, :-1]), np.diff(ends, axis=1)
         # The same over typical slots, a rung for each (row, slot of the moment).
         kinds = np.cumsum(self._share[:, None, :] * slot_factor(slot_weight)[None, :, :], axis=2).reshape(
@@ -222,11 +226,13 @@ class Sampler:
             kind += rungs[rung] <= aim
         at = row * N_TIME_SLOTS + kind
         within = self._low.ravel()[at] + rng.random(len(row)) * self._share.ravel()[at]
-        # In ascending order: the ladder of a large city is larger than a cache.
-        order = np.argsort(within)
         found = np.empty(len(row), dtype=np.int64)
-        found[order] = np.searchsorted(self._ladder, within[order], side="right")
-        found -= row * self._width
+        part = row >= self._half
+        for mine, ladder in zip((np.flatnonzero(~part), np.flatnonzero(part)), self._ladders, strict=True):
+            # In ascending order: the ladder of a large city is larger than a cache.
+            order = mine[np.argsort(within[mine])]
+            found[order] = np.searchsorted(ladder, within[order], side="right")
+        found -= (row - part * self._half) * self._width
         # Rounding at the rim of a run must not reach into the next one.
         return np.asarray(np.clip(found, self._edges[kind], self._edges[kind + 1] - 1))
 

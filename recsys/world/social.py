@@ -231,11 +231,10 @@ def _more(
     key = np.minimum(u, v) * n + np.maximum(u, v)
     key = unique(key[u != v])
     key = key[~np.isin(key, np.concatenate([have, others]), assume_unique=True)]
-    u, v = key // n, key % n
-    keep = (overlap(users, u, v) < INCOMPATIBLE_BELOW) & (met.lookup(key)[0] == 0)
+    key = key[met.lookup(key)[0] == 0]
     if near:
-        keep &= area_jaccard(users, u, v) > 0
-    key = key[keep]
+        key = key[area_jaccard(users, key // n, key % n) > 0]
+    key = key[overlap(users, key // n, key % n) < INCOMPATIBLE_BELOW]
     if len(have) + len(key) > wanted:
         # Evenly spaced, since keys are sorted: the first ones would all be pairs of the lowest ids.
         key = key[np.linspace(0, len(key) - 1, wanted - len(have)).astype(np.int64)]

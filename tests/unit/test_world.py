@@ -22,6 +22,7 @@ from recsys.settings import Settings
 from recsys.taxonomy import CITY
 from recsys.world import Parameters, WorldConfig, generate
 from recsys.world.friends import group_pairs, largest, make_groups, similar
+from recsys.world.interactions import Events, in_order
 from recsys.world.places import make_places
 from recsys.world.scoring import Sampler, Tastes, alive, make_cities, pair_taste, season_of, unit
 from recsys.world.social import co_attendance
@@ -304,17 +305,30 @@ def test_co_attendance_of_a_day_worked_by_hand():
 # --- the machinery
 
 
+@pytest.mark.parametrize("n", [0, 1, 2_000])
+def test_events_in_order_are_each_there_once(n):
+    rng = np.random.default_rng(n)
+    user, place, moment = rng.integers(512, 520, n), rng.integers(0, 4, n), 10**15 + rng.integers(0, 60, n)
+    rest = [np.arange(n).astype(t) for t in (np.float32, np.int32, np.int32, np.int32, bool)]
+    found = in_order(Events(user, place, moment, *rest))
+    first = {}
+    for i, key in enumerate(zip(user.tolist(), moment.tolist(), place.tolist(), strict=True)):
+        first.setdefault(key, i)
+    assert list(zip(found.user.tolist(), found.moment.tolist(), found.place.tolist(), strict=True)) == sorted(first)
+    assert found.dwell.tolist() == [first[key] for key in sorted(first)], "of equal ones the first"
+
+
 def test_sampler_draws_by_preference_and_slot():
     config = WorldConfig(users=40, places=60, cities=1, seed=3)
     places, users = make_places(config), make_users(config)
     city = make_cities(config, places)[0]
-    logits = 3.0 * city.taste(Tastes.of(config, users, np.array([4, 9]), 0), config.numbers) / 0.1
+    logits = 3.0 * city.taste(Tastes.of(config, users, np.array([4, 9, 12]), 0), config.numbers) / 0.1
     n, slot = 200_000, 4
     sampler = Sampler(logits.copy(), city, slot_weight=1.5)
-    drawn = sampler.draw(np.random.default_rng(0), np.repeat([0, 1], n), np.full(2 * n, slot))
+    drawn = sampler.draw(np.random.default_rng(0), np.repeat([0, 1, 2], n), np.full(3 * n, slot))
     near = {a: 1.0 if a == slot else 0.5 if a in (0, 1) else 0.0 for a in range(6)}  # weekend day: morning, afternoon
     assert SLOT_BY_DAY_AND_TIME[1][0] == slot
-    for row in (0, 1):
+    for row in (0, 1, 2):
         weight = np.array([np.exp(x + 1.5 * near[s]) for x, s in zip(logits[row], places.slot[city.ids], strict=True)])
         expected = weight / weight.sum()
         found = np.bincount(drawn[row * n : (row + 1) * n], minlength=60) / n
