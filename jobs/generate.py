@@ -29,7 +29,7 @@ def run(settings: Settings, report: Report, *, force: bool = False) -> None:
         report["unchanged"] = True
         report.console.print(f"generate: {settings.landing} already holds this world; --force makes it again")
         return
-    with reused(), report.progress() as bar:
+    with reused(threads=True), report.progress() as bar:
         tasks = {}
 
         def progress(what: str, done: int, of: int) -> None:

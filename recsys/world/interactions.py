@@ -179,12 +179,13 @@ def _visits(
         pairs = distinct(each)
         row, turn, rows = _positions(pairs, each), pairs // len(who), pairs % len(who)
         liking = city.taste(Tastes.of(config, users, who[rows], turn).visiting(home[rows]), numbers)
-        liking += likings[rows]
         rims = np.searchsorted(turn, np.arange(config.seasons + 1))
         for low, high, start, stop in zip(rims, rims[1:], begins[first:], begins[first + 1 :], strict=False):
             if low == high:
                 continue
-            logits = (liking[low:high] + city.draw) * np.float32(1 / numbers.temperature)
+            liking[low:high] += likings[rows[low:high]]
+            logits = liking[low:high] + city.draw
+            logits *= np.float32(1 / numbers.temperature)
             at, row_at = slice(start, stop), row[start - here.start : stop - here.start]
             found = Sampler(logits, city, numbers.slot_weight).draw(rng, row_at - low, slots(moment[at]))
             place[at], taste[at] = city.ids[found], liking[row_at, found]

@@ -196,8 +196,12 @@ class Sampler:
         self._edges, self._half = city.edges, (rows + 1) // 2
         # A running sum through many rows is one ascending array: one search for all their draws. It is two sums, the
         # parts of a complex one: an addition waits for the one before it, and so the two wait together.
-        both = np.zeros((self._half, self._width), dtype=np.complex128)
-        both.real, both.imag[: rows - self._half] = mass[: self._half], mass[self._half :]
+        both = np.empty((self._half, self._width), dtype=np.complex128)
+        both.real, both.imag[: rows - self._half], both.imag[rows - self._half :] = (
+            mass[: self._half],
+            mass[self._half :],
+            0,
+        )
         sums = both.ravel()
         self._ladders = np.cumsum(sums, out=sums).view(np.float64).reshape(-1, 2).T
         part, row = np.divmod(np.arange(rows)[:, None], self._half)

@@ -51,3 +51,38 @@ def test_what_is_freed_is_used_again_and_given_back(end: str) -> None:
     assert found["again"] < found["anew"] / 20
     assert found["within"] > found["before"] + 2 * N  # half an array
     assert found["after"] < found["before"] + 2 * N
+
+
+_THREAD = textwrap.dedent(
+    """
+    import resource, sys
+    from concurrent.futures import ThreadPoolExecutor
+    import numpy as np
+    from recsys.heap import reused
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            arrays = [np.zeros(10 << 20, dtype=np.int8) + 1 for _ in range(20)]  # of more than a thread's heap holds
+            del arrays
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with reused(threads=sys.argv[1] == "threads"), ThreadPoolExecutor(1) as pool:
+        pool.submit(faults).result()
+        print(pool.submit(faults).result())
+    """
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_what_a_thread_frees_is_used_again() -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    anew, again = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", _THREAD, of], capture_output=True, text=True, check=True, env=env
+            ).stdout
+        )
+        for of in ("main", "threads")
+    )
+    assert again < anew / 20
