@@ -38,5 +38,6 @@ def reused(*, threads: bool = False) -> Iterator[None]:
     finally:
         mallopt(_MMAP, _USUAL)
         mallopt(_TRIM, 2 * _USUAL)
-        mallopt(_ARENAS, 0)  # glibc's own number
+        if threads:
+            mallopt(_ARENAS, 0)  # glibc's own number
         trim(0)
