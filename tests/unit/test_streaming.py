@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,16 @@ for at in dies_at:
 """
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the process that is killed has it: on some processors two threads add up in another order than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_killed_anywhere_it_goes_on_where_it_was(tmp_path: Path) -> None:
     snapshot = the_snapshot()
     model = the_model(snapshot)
