@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from recsys.keys import order
 from recsys.world.config import WorldConfig
 from recsys.world.interactions import DAY_US, HOUR_US, WEEK_US, Outings, slots
 from recsys.world.places import Floats, Ints, Places
@@ -42,8 +43,8 @@ def similar(config: WorldConfig, users: Users, workers: int = 2) -> tuple[Ints, 
         cosine[np.arange(stop - start), np.arange(start, stop)] = -1.0
         best = largest(cosine, k)
         value = np.take_along_axis(cosine, best, axis=1)
-        order = np.lexsort((best, -value), axis=1)
-        best, value = np.take_along_axis(best, order, axis=1), np.take_along_axis(value, order, axis=1)
+        falling = np.lexsort((best, -value), axis=1)
+        best, value = np.take_along_axis(best, falling, axis=1), np.take_along_axis(value, falling, axis=1)
         row, column = np.nonzero(value >= numbers.similarity_threshold)
         return ids[start + row], ids[best[row, column]]
 
@@ -58,8 +59,8 @@ def similar(config: WorldConfig, users: Users, workers: int = 2) -> tuple[Ints, 
     if not parts:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     user, peer = (np.concatenate(p) for p in zip(*parts, strict=True))
-    order = np.argsort(user, kind="stable")
-    return user[order], peer[order]
+    rows = order(user)
+    return user[rows], peer[rows]
 
 
 def largest(values: Floats, k: int) -> Ints:
@@ -151,8 +152,8 @@ def make_outings(config: WorldConfig, users: Users, places: Places, cities: list
         empty = np.zeros(0, dtype=np.int64)
         return Outings(empty, empty, empty)
     user, at, when = (np.concatenate(p) for p in zip(*parts, strict=True))
-    order = np.lexsort((at, when, user))
-    return Outings(user[order], at[order], when[order])
+    rows = np.lexsort((at, when, user))
+    return Outings(user[rows], at[rows], when[rows])
 
 
 def _places(

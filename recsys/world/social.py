@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys.keys import unique
+from recsys.keys import order, unique
 from recsys.schemas import FRIEND_LABELS, USER_USER_EDGES
 from recsys.world.config import WorldConfig
 from recsys.world.interactions import DAY_US
@@ -50,28 +50,32 @@ def co_attendance(user: Ints, place: Ints, moment: Ints, n_users: int) -> CoAtte
     """Count who met whom.
 
     Args:
-        user, place, moment: (A,) attended interactions.
+        user, place, moment: (A,) attended interactions; a user's own in order of time.
         n_users: N of the pair keys.
     """
+    if not len(user):
+        none = np.zeros(0, dtype=np.int64)
+        return CoAttendance(none, none, none)
     day = moment // DAY_US
-    order = np.lexsort((moment, user, place, day))
-    user, place, day, moment = user[order], place[order], day[order], moment[order]
+    where = (day - day.min()) * (place.max() + 1) + place
+    rows = order(where * n_users + user)
+    user, where, moment = user[rows], where[rows], moment[rows]
     fresh = np.ones(len(user), dtype=bool)
-    fresh[1:] = (user[1:] != user[:-1]) | (place[1:] != place[:-1]) | (day[1:] != day[:-1])
-    user, place, day, moment = user[fresh], place[fresh], day[fresh], moment[fresh]
+    fresh[1:] = (user[1:] != user[:-1]) | (where[1:] != where[:-1])
+    user, where, moment = user[fresh], where[fresh], moment[fresh]
     keys, moments = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     at = np.arange(len(user))
     step = 0
     while len(at):
-        # Rows at distance 1, 2, … of the same (place, day): all pairs of it in the end.
+        # Rows at distance 1, 2, … of the same place and day: all pairs of it in the end.
         step += 1
         at = at[at + step < len(user)]
-        at = at[(place[at + step] == place[at]) & (day[at + step] == day[at])]
+        at = at[where[at + step] == where[at]]
         keys.append(user[at] * n_users + user[at + step])
         moments.append(np.maximum(moment[at], moment[at + step]))
     key, met = np.concatenate(keys), np.concatenate(moments)
-    order = np.argsort(key)
-    key, met = key[order], met[order]
+    rows = order(key)
+    key, met = key[rows], met[rows]
     first = np.flatnonzero(np.diff(key, prepend=-1))
     pairs, count = key[first], np.diff(first, append=len(key))
     several = np.repeat(count > 1, count)  # few: only theirs have to be in order of time
@@ -179,8 +183,8 @@ def make_labels(config: WorldConfig, users: Users, edges: Edges, met: CoAttendan
     negative = _negatives(config, users, met, wanted)
     key = np.concatenate([positive, negative])
     compat = np.concatenate([np.ones(len(positive), dtype=np.int64), np.zeros(len(negative), dtype=np.int64)])
-    order = np.argsort(key)
-    key, compat = key[order], compat[order]
+    rows = order(key)
+    key, compat = key[rows], compat[rows]
     u, v = key // n, key % n
     cosine = overlap(users, u, v).astype(np.float64)
     count, second = met.lookup(key)
