@@ -37,7 +37,7 @@ ROW_GROUP: Final = 131_072
 @contextmanager
 def _writing(path: Path, schema: pa.Schema) -> Iterator["_Writer"]:
     # Measures, moments and ids hardly repeat: no dictionaries. What is packed like this leaves little to compress: zstd
-    # takes twice as long as snappy for a tenth less.
+    # takes twice as long as snappy for a twentieth less.
     encodings = {f.name: "BYTE_STREAM_SPLIT" for f in schema if pa.types.is_floating(f.type)}
     packed = (f.name for f in schema if pa.types.is_timestamp(f.type) or pa.types.is_int64(f.type))
     encodings |= dict.fromkeys(packed, "DELTA_BINARY_PACKED")
