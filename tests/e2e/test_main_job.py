@@ -199,7 +199,7 @@ def test_feast_typed_by_hand_reaches_the_embedded_redis(installed: Installation)
     until = installed.report("materialize")["until"][:19]
     before = registered(feast, repo, installed.env)
     assert "rank_places_v1" in before["feature-services"]
-    for command in (["apply"], ["materialize-incremental", until], ["materialize", "2024-03-22T00:00:00", until]):
+    for command in (["apply"], ["materialize-incremental", until], ["materialize", "2024-03-01T00:00:00", until]):
         done = subprocess.run(
             [feast, *command], cwd=repo, env=installed.env, capture_output=True, text=True, check=False
         )

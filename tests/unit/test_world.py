@@ -24,7 +24,7 @@ from recsys.world import Parameters, WorldConfig, generate
 from recsys.world.friends import group_pairs, largest, make_groups, similar
 from recsys.world.interactions import Events, in_order
 from recsys.world.places import make_places
-from recsys.world.scoring import Sampler, Tastes, alive, make_cities, pair_taste, season_of, unit
+from recsys.world.scoring import Sampler, Tastes, alive, make_cities, pair_taste, season_of, slot_factor, unit
 from recsys.world.social import co_attendance
 from recsys.world.streams import Stream, stream, subset
 from recsys.world.users import make_users
@@ -333,6 +333,29 @@ def test_sampler_draws_by_preference_and_slot():
         expected = weight / weight.sum()
         found = np.bincount(drawn[row * n : (row + 1) * n], minlength=60) / n
         assert np.abs(found - expected).max() < 5 * np.sqrt(expected.max() / n)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 8])
+@pytest.mark.parametrize("n_places", [7, 60, 700])
+def test_a_draw_is_the_place_that_a_plain_search_finds(rows, n_places):
+    config = WorldConfig(users=40, places=n_places, cities=1, seed=3)
+    city = make_cities(config, make_places(config))[0]
+    rng = np.random.default_rng(rows)
+    logits = rng.normal(0, 2, (rows, n_places)).astype(np.float32)
+    row, slot = rng.integers(0, rows, 3_000), rng.integers(0, 6, 3_000)
+    row[-500:] = rows - 1  # where a search looks beyond what there is
+    found = Sampler(logits.copy(), city, slot_weight=1.5).draw(np.random.default_rng(9), row, slot)
+    again = np.random.default_rng(9)
+    by_kind, within = again.random(3_000), again.random(3_000)
+    factor, mass = slot_factor(1.5), np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    runs = list(zip(city.edges, city.edges[1:], strict=False))
+    for i, (r, s) in enumerate(zip(row.tolist(), slot.tolist(), strict=True)):
+        share = np.cumsum([mass[r, low:high].sum() * factor[s, kind] for kind, (low, high) in enumerate(runs)])
+        low, high = runs[np.searchsorted(share / share[-1], by_kind[i], side="right")]
+        ladder = np.cumsum(mass[r, low:high])
+        at = low + np.searchsorted(ladder, within[i] * ladder[-1], side="right")
+        rim = np.abs(ladder / ladder[-1] - within[i]).min() < 1e-6  # float32 on the one side, float64 on the other
+        assert found[i] == at or (rim and abs(found[i] - at) == 1)
 
 
 def test_tastes_drift_from_what_the_profile_says_on_the_day_of_joining():
